@@ -1,0 +1,352 @@
+//! Jobs: what a buyer asks a model to do. Bounded and checked before an engine sees them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, RequestId, hash::keccak256};
+
+/// Most bytes of text or tensor data in one job.
+pub const MAX_INPUT_BYTES: usize = 16 << 20;
+
+/// Most messages of a conversation, inputs of an embedding request, or tensors of an inference.
+pub const MAX_PARTS: usize = 4_096;
+
+/// Most tokens that one request may ask for.
+pub const MAX_OUTPUT_UNITS: u64 = 1 << 20;
+
+/// A field of a job that cannot be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct BadJob {
+    /// The field, as the OpenAI and Open Inference protocols spell it.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl BadJob {
+    /// A complaint about a field.
+    pub fn new(field: &'static str, reason: impl Into<String>) -> Self {
+        Self {
+            field,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// What a model is asked to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Job {
+    /// Continue a conversation, through the model's own chat template.
+    Chat {
+        /// Oldest first.
+        messages: Vec<Message>,
+        /// How tokens are chosen and when to stop.
+        generation: Generation,
+    },
+    /// Continue a text.
+    Completion {
+        /// The text.
+        prompt: String,
+        /// How tokens are chosen and when to stop.
+        generation: Generation,
+    },
+    /// Turn texts into vectors.
+    Embedding {
+        /// The texts.
+        inputs: Vec<String>,
+    },
+    /// Run a predictive model on tensors.
+    Predict {
+        /// Named as in the model's signature.
+        inputs: Vec<Tensor>,
+        /// Names of the outputs wanted; empty for all.
+        outputs: Vec<String>,
+    },
+}
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user`, `assistant`, …: the template decides what it accepts.
+    pub role: String,
+    /// The text.
+    pub content: String,
+}
+
+/// How tokens are chosen and when to stop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Most tokens to generate.
+    pub max_tokens: u64,
+    /// Zero picks the most likely token.
+    pub temperature: f32,
+    /// Nucleus sampling; 1 keeps every token.
+    pub top_p: f32,
+    /// Keeps the k most likely tokens; 0 keeps all.
+    pub top_k: u32,
+    /// Keeps tokens at least this likely compared with the likeliest; 0 keeps all.
+    pub min_p: f32,
+    /// Penalty on tokens by how often they occurred.
+    pub frequency_penalty: f32,
+    /// Penalty on tokens that occurred.
+    pub presence_penalty: f32,
+    /// Same seed, same engine, same answer.
+    pub seed: u64,
+    /// Texts that end the answer and are not part of it.
+    pub stop: Vec<String>,
+}
+
+impl Default for Generation {
+    fn default() -> Self {
+        Self {
+            max_tokens: 256,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: 0,
+            stop: Vec::new(),
+        }
+    }
+}
+
+/// The element types of the Open Inference Protocol V2 that are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Datatype {
+    /// One byte each, 0 or 1.
+    Bool,
+    /// Unsigned 8 bits.
+    Uint8,
+    /// Signed 32 bits.
+    Int32,
+    /// Signed 64 bits.
+    Int64,
+    /// IEEE 754 single precision.
+    Fp32,
+    /// IEEE 754 double precision.
+    Fp64,
+    /// Strings: each a little-endian 32-bit length and its bytes.
+    Bytes,
+}
+
+impl Datatype {
+    /// Bytes of one element; `None` for strings.
+    pub fn width(self) -> Option<usize> {
+        match self {
+            Self::Bool | Self::Uint8 => Some(1),
+            Self::Int32 | Self::Fp32 => Some(4),
+            Self::Int64 | Self::Fp64 => Some(8),
+            Self::Bytes => None,
+        }
+    }
+}
+
+/// A tensor, row-major, little-endian.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tensor {
+    /// The input's or output's name.
+    pub name: String,
+    /// Element type.
+    pub datatype: Datatype,
+    /// Extent of each dimension; the first is the batch.
+    pub shape: Vec<u64>,
+    /// The elements.
+    pub data: Vec<u8>,
+}
+
+impl Tensor {
+    /// Elements by shape; `None` when the product overflows.
+    pub fn elements(&self) -> Option<usize> {
+        self.shape.iter().try_fold(1usize, |product, extent| {
+            product.checked_mul(usize::try_from(*extent).ok()?)
+        })
+    }
+
+    /// Rows: the extent of the first dimension, 1 for a scalar.
+    pub fn rows(&self) -> u64 {
+        self.shape.first().copied().unwrap_or(1)
+    }
+
+    /// Checks that the data has the length that shape and type say.
+    pub fn check(&self) -> Result<(), BadJob> {
+        let bad = |reason: String| BadJob::new("inputs", format!("tensor `{}`: {reason}", self.name));
+        let elements = self.elements().ok_or_else(|| bad("the shape overflows".into()))?;
+        if elements == 0 {
+            return Err(bad("a dimension is zero".into()));
+        }
+        match self.datatype.width() {
+            Some(width) if elements.checked_mul(width) != Some(self.data.len()) => Err(bad(format!(
+                "{elements} elements expected, {} bytes of data given",
+                self.data.len()
+            ))),
+            Some(_) => Ok(()),
+            None => self
+                .check_strings(elements)
+                .ok_or_else(|| bad("strings do not match the shape".into())),
+        }
+    }
+
+    fn check_strings(&self, elements: usize) -> Option<()> {
+        let mut rest = self.data.as_slice();
+        for _ in 0..elements {
+            let (length, tail) = rest.split_first_chunk::<4>()?;
+            rest = tail.get(usize::try_from(u32::from_le_bytes(*length)).ok()?..)?;
+        }
+        rest.is_empty().then_some(())
+    }
+}
+
+impl Job {
+    /// Checks every bound and number of the job.
+    pub fn check(&self) -> Result<(), BadJob> {
+        match self {
+            Self::Chat { messages, generation } => {
+                check_count("messages", messages.len())?;
+                check_bytes("messages", messages.iter().map(|m| m.content.len() + m.role.len()))?;
+                generation.check()
+            }
+            Self::Completion { prompt, generation } => {
+                check_bytes("prompt", [prompt.len()])?;
+                generation.check()
+            }
+            Self::Embedding { inputs } => {
+                check_count("input", inputs.len())?;
+                check_bytes("input", inputs.iter().map(String::len))
+            }
+            Self::Predict { inputs, .. } => {
+                check_count("inputs", inputs.len())?;
+                check_bytes("inputs", inputs.iter().map(|tensor| tensor.data.len()))?;
+                inputs.iter().try_for_each(Tensor::check)
+            }
+        }
+    }
+
+    /// Most units of output that the job can ask for.
+    pub fn max_output(&self) -> u64 {
+        match self {
+            Self::Chat { generation, .. } | Self::Completion { generation, .. } => generation.max_tokens,
+            Self::Embedding { .. } | Self::Predict { .. } => 0,
+        }
+    }
+
+    /// An upper bound of the units of input that an honest provider can count. A token stands for at least one byte;
+    /// a chat template adds at most 64 tokens around a message.
+    pub fn max_input(&self) -> u64 {
+        let bytes = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+        match self {
+            Self::Chat { messages, .. } => {
+                messages
+                    .iter()
+                    .map(|m| bytes(m.content.len() + m.role.len()).saturating_add(64))
+                    .sum::<u64>()
+                    + 64
+            }
+            Self::Completion { prompt, .. } => bytes(prompt.len()) + 8,
+            Self::Embedding { inputs } => inputs.iter().map(|text| bytes(text.len()) + 8).sum(),
+            Self::Predict { inputs, .. } => inputs.first().map_or(0, Tensor::rows),
+        }
+    }
+
+    /// The hash that a receipt carries. The request's id salts it, so that equal requests cannot be linked.
+    pub fn hash(&self, request: RequestId) -> Digest {
+        let bytes = postcard::to_stdvec(self).unwrap_or_default();
+        Digest(keccak256(&[&request.0, &bytes]))
+    }
+}
+
+impl Generation {
+    fn check(&self) -> Result<(), BadJob> {
+        let range = |field, value: f32, low: f32, high: f32| {
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(BadJob::new(field, format!("must be between {low} and {high}")))
+            }
+        };
+        if self.max_tokens == 0 || self.max_tokens > MAX_OUTPUT_UNITS {
+            return Err(BadJob::new(
+                "max_tokens",
+                format!("must be between 1 and {MAX_OUTPUT_UNITS}"),
+            ));
+        }
+        if self.stop.len() > 16 || self.stop.iter().any(|stop| stop.is_empty() || stop.len() > 256) {
+            return Err(BadJob::new("stop", "at most 16 texts of 1 to 256 bytes"));
+        }
+        range("temperature", self.temperature, 0.0, 2.0)?;
+        range("top_p", self.top_p, 0.0, 1.0)?;
+        range("min_p", self.min_p, 0.0, 1.0)?;
+        range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?;
+        range("presence_penalty", self.presence_penalty, -2.0, 2.0)
+    }
+}
+
+fn check_count(field: &'static str, count: usize) -> Result<(), BadJob> {
+    if count == 0 || count > MAX_PARTS {
+        return Err(BadJob::new(
+            field,
+            format!("must have between 1 and {MAX_PARTS} entries"),
+        ));
+    }
+    Ok(())
+}
+
+fn check_bytes(field: &'static str, lengths: impl IntoIterator<Item = usize>) -> Result<(), BadJob> {
+    let total = lengths.into_iter().fold(0usize, usize::saturating_add);
+    if total > MAX_INPUT_BYTES {
+        return Err(BadJob::new(
+            field,
+            format!("{total} bytes are more than the {MAX_INPUT_BYTES} allowed"),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_numbers_are_refused_with_the_field_named() {
+        let generation = Generation {
+            temperature: f32::NAN,
+            ..Generation::default()
+        };
+        let job = Job::Completion {
+            prompt: "a".into(),
+            generation,
+        };
+        assert_eq!(job.check().unwrap_err().field, "temperature");
+    }
+
+    #[test]
+    fn a_tensor_must_have_the_data_its_shape_says() {
+        let tensor = |shape: Vec<u64>, data| Tensor {
+            name: "x".into(),
+            datatype: Datatype::Fp32,
+            shape,
+            data,
+        };
+        tensor(vec![2, 2], vec![0; 16]).check().unwrap();
+        for bad in [vec![2, 3], vec![0, 4], vec![u64::MAX, u64::MAX]] {
+            assert!(tensor(bad, vec![0; 16]).check().is_err());
+        }
+        let strings = Tensor {
+            name: "s".into(),
+            datatype: Datatype::Bytes,
+            shape: vec![1],
+            data: vec![9, 0, 0, 0],
+        };
+        assert!(strings.check().is_err());
+    }
+
+    #[test]
+    fn equal_jobs_of_two_requests_have_different_hashes() {
+        let job = Job::Embedding {
+            inputs: vec!["a".into()],
+        };
+        assert_ne!(job.hash(RequestId([1; 32])), job.hash(RequestId([2; 32])));
+    }
+}

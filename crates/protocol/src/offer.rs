@@ -1,0 +1,127 @@
+//! Offers: what a provider sells right now, signed, and void after a short time.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Address, Digest, ModelId, NodeKey, Price, Region, Signature, SigningKey,
+    hash::keccak256,
+    manifest::{Manifest, ManifestError},
+    signature::SignatureError,
+};
+
+/// Domain separation of the offer's hash.
+const CONTEXT: &[u8] = b"rialto offer v1";
+
+/// Most seconds that an offer may be valid for.
+pub const MAX_LIFETIME: u64 = 600;
+
+/// The largest chunk, in units of output, that a buyer pays ahead.
+pub const MAX_CHUNK: u64 = 256;
+
+/// A provider's terms for one model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The account that is paid; it signs the offer and the receipts.
+    pub provider: Address,
+    /// The key by which the provider's node is dialled.
+    pub node: NodeKey,
+    /// Socket addresses at which the node may be reached; hints only.
+    pub addresses: Vec<String>,
+    /// The model.
+    pub model: ModelId,
+    /// Who published it.
+    pub publisher: Address,
+    /// The price of a unit.
+    pub price: Price,
+    /// Units of output that are paid ahead of the work; at most [`MAX_CHUNK`].
+    pub chunk: u64,
+    /// Requests worked on at a time.
+    pub capacity: u32,
+    /// Requests being worked on or waiting when the offer was made.
+    pub load: u32,
+    /// Measured units of output a second of one request; zero when not measured yet.
+    pub speed: u32,
+    /// Where it computes, as it declares.
+    pub region: Region,
+    /// Millijoules a unit of output; zero when not known.
+    pub energy_millijoules: u64,
+    /// Grows with each offer of a provider for a model.
+    pub sequence: u64,
+    /// Seconds since 1970 after which the offer is void.
+    pub expires_at: u64,
+}
+
+/// An offer with its provider's signature and the manifest that its model id hashes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// What is sold.
+    pub offer: Offer,
+    /// By the offer's provider.
+    pub signature: Signature,
+    /// The model in full.
+    pub manifest: Manifest,
+}
+
+/// Why an announcement is ignored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OfferError {
+    /// Not signed by the provider that it names.
+    #[error("the offer's signature: {0}")]
+    Signature(#[from] SignatureError),
+    /// The manifest is not acceptable.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The manifest is not the one that the model id hashes.
+    #[error("the manifest does not belong to the model id")]
+    WrongModel,
+    /// Too old, or valid for too long.
+    #[error("the offer has expired, or is valid for too long")]
+    Expired,
+    /// A number or list is out of bounds.
+    #[error("offer field `{0}` is out of bounds")]
+    Field(&'static str),
+}
+
+impl Offer {
+    /// The digest that the provider signs.
+    pub fn digest(&self) -> Digest {
+        Digest(keccak256(&[CONTEXT, &postcard::to_stdvec(self).unwrap_or_default()]))
+    }
+
+    /// Signs, and joins the manifest.
+    pub fn announce(self, key: &SigningKey, manifest: Manifest) -> Announcement {
+        Announcement {
+            signature: key.sign(&self.digest()),
+            offer: self,
+            manifest,
+        }
+    }
+}
+
+impl Announcement {
+    /// Checks everything that can be checked without the chain; `now` in seconds since 1970.
+    pub fn check(&self, now: u64) -> Result<(), OfferError> {
+        let offer = &self.offer;
+        if offer.expires_at <= now || offer.expires_at > now.saturating_add(MAX_LIFETIME) {
+            return Err(OfferError::Expired);
+        }
+        if offer.addresses.len() > 16 || offer.addresses.iter().any(|address| address.len() > 64) {
+            return Err(OfferError::Field("addresses"));
+        }
+        if offer.chunk == 0 || offer.chunk > MAX_CHUNK {
+            return Err(OfferError::Field("chunk"));
+        }
+        if offer.capacity == 0 {
+            return Err(OfferError::Field("capacity"));
+        }
+        self.manifest.check()?;
+        if self.manifest.model_id(offer.publisher) != offer.model {
+            return Err(OfferError::WrongModel);
+        }
+        let signer = self.signature.recover(&offer.digest())?;
+        if signer.address() != offer.provider {
+            return Err(SignatureError::WrongSigner.into());
+        }
+        Ok(())
+    }
+}

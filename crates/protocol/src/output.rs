@@ -1,0 +1,118 @@
+//! Outputs: what a model answers, piece by piece, and the hash of all pieces.
+
+use serde::{Deserialize, Serialize};
+use sha3::{Digest as _, Keccak256};
+
+use crate::{Digest, hash::keccak256, job::Tensor};
+
+/// One piece of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Output {
+    /// Generated tokens and their text. Text may lag behind its tokens while a character or a possible stop text is
+    /// incomplete; the tokens are what is billed.
+    Tokens {
+        /// Text to append; may be empty.
+        text: String,
+        /// Ids in the model's vocabulary, in order.
+        ids: Vec<u32>,
+    },
+    /// The vector of one text.
+    Embedding {
+        /// Position of the text in the request.
+        index: u32,
+        /// The vector.
+        vector: Vec<f32>,
+    },
+    /// All outputs of a predictive model.
+    Tensors(Vec<Tensor>),
+}
+
+impl Output {
+    /// Units of output in this piece: only generated tokens count.
+    pub fn units(&self) -> u64 {
+        match self {
+            Self::Tokens { ids, .. } => u64::try_from(ids.len()).unwrap_or(u64::MAX),
+            Self::Embedding { .. } | Self::Tensors(_) => 0,
+        }
+    }
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model or a stop text ended it.
+    Stop,
+    /// The limit of tokens, or the model's context, was reached.
+    Length,
+    /// The buyer cancelled, or its money ended.
+    Cancelled,
+}
+
+/// Hashes an answer independently of how it was cut into pieces: token ids, text and values each in their own lane.
+#[derive(Clone, Default)]
+pub struct ResponseHasher {
+    ids: Keccak256,
+    text: Keccak256,
+    values: Keccak256,
+}
+
+impl ResponseHasher {
+    /// A hasher of nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a piece.
+    pub fn update(&mut self, output: &Output) {
+        match output {
+            Output::Tokens { text, ids } => {
+                self.text.update(text.as_bytes());
+                for id in ids {
+                    self.ids.update(id.to_le_bytes());
+                }
+            }
+            Output::Embedding { index, vector } => {
+                self.values.update(index.to_le_bytes());
+                for value in vector {
+                    self.values.update(value.to_le_bytes());
+                }
+            }
+            Output::Tensors(tensors) => {
+                self.values.update(postcard::to_stdvec(tensors).unwrap_or_default());
+            }
+        }
+    }
+
+    /// The hash of all pieces so far.
+    pub fn finish(&self) -> Digest {
+        let lane = |hasher: &Keccak256| <[u8; 32]>::from(hasher.clone().finalize());
+        Digest(keccak256(&[&lane(&self.ids), &lane(&self.text), &lane(&self.values)]))
+    }
+}
+
+impl std::fmt::Debug for ResponseHasher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ResponseHasher({})", self.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_does_not_depend_on_how_an_answer_was_cut() {
+        let tokens = |text: &str, ids: &[u32]| Output::Tokens {
+            text: text.into(),
+            ids: ids.to_vec(),
+        };
+        let (mut whole, mut cut) = (ResponseHasher::new(), ResponseHasher::new());
+        whole.update(&tokens("to be", &[1, 2]));
+        cut.update(&tokens("", &[1]));
+        cut.update(&tokens("to be", &[2]));
+        assert_eq!(whole.finish(), cut.finish());
+        cut.update(&tokens("", &[3]));
+        assert_ne!(whole.finish(), cut.finish());
+    }
+}

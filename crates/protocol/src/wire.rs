@@ -1,0 +1,187 @@
+//! What travels between gateway and provider. The network room frames these; here is only what they say.
+//!
+//! A trade is one bidirectional stream. The buyer opens it with [`BuyerFrame::Request`]; the provider answers with
+//! [`SellerFrame::Accepted`] or [`SellerFrame::Refused`], then pieces of the answer, and asks for the next voucher before it
+//! works further than what is paid. It ends with [`SellerFrame::Finished`] and the receipt.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ChannelParams, MicroDollars, Price, RequestId, SignedReceipt, SignedVoucher,
+    account::Statement,
+    job::Job,
+    offer::Announcement,
+    output::{FinishReason, Output},
+};
+
+/// ALPN of the trade protocol; the number is its version.
+pub const TRADE_ALPN: &[u8] = b"rialto/trade/1";
+
+/// ALPN of the offers protocol; the number is its version.
+pub const OFFERS_ALPN: &[u8] = b"rialto/offers/1";
+
+/// Most bytes of the first frame of a trade, which holds the job.
+pub const MAX_REQUEST_FRAME: usize = crate::job::MAX_INPUT_BYTES + (1 << 20);
+
+/// Most bytes of a frame with a piece of the answer.
+pub const MAX_OUTPUT_FRAME: usize = 16 << 20;
+
+/// Most bytes of any other frame.
+pub const MAX_CONTROL_FRAME: usize = 256 << 10;
+
+/// Most receipts in one catch-up; the rest comes with the next request.
+pub const MAX_CATCH_UP: usize = 256;
+
+/// From buyer to provider.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum BuyerFrame {
+    /// The first frame.
+    Request(Box<TradeRequest>),
+    /// Pays for the next part of the answer.
+    Voucher(SignedVoucher),
+    /// Stop working; bill what was delivered.
+    Cancel,
+}
+
+/// A request for work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TradeRequest {
+    /// Chosen at random by the buyer.
+    pub id: RequestId,
+    /// The channel that pays. Its model is the model asked for.
+    pub channel: ChannelParams,
+    /// The price that the buyer read in an offer.
+    pub price: Price,
+    /// What to do.
+    pub job: Job,
+    /// What the buyer knows of the channel's receipts.
+    pub statement: Statement,
+    /// Pays for the input, as the buyer estimates it, and the first chunk.
+    pub voucher: SignedVoucher,
+}
+
+/// From provider to buyer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum SellerFrame {
+    /// Work will begin as soon as a voucher covers it.
+    Accepted {
+        /// Units of input, counted by the model's own tokenizer.
+        input_units: u64,
+        /// Receipts that the buyer does not have yet, oldest first.
+        catch_up: Vec<SignedReceipt>,
+    },
+    /// No work was done and nothing is owed.
+    Refused(Refusal),
+    /// A voucher is needed that covers the input and this many units of output.
+    VoucherWanted {
+        /// Units of output in all. Never more than a chunk beyond what was delivered.
+        output_units: u64,
+        /// The channel's total that the provider counts; informative, the buyer counts for itself.
+        cumulative: MicroDollars,
+    },
+    /// The next piece of the answer.
+    Output(Output),
+    /// The end.
+    Finished {
+        /// Why.
+        reason: FinishReason,
+        /// The bill.
+        receipt: Box<SignedReceipt>,
+        /// What went wrong, when the receipt's status is `Failed`.
+        failure: Option<Refusal>,
+    },
+}
+
+/// Why work was not done. Codes are stable and listed in `docs/status-codes.md`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{code:?}: {message}")]
+pub struct Refusal {
+    /// The reason, for programs.
+    pub code: RefusalCode,
+    /// The reason, for people. At most 1,024 bytes; never a secret.
+    pub message: String,
+    /// The field at fault in a bad request, as the public APIs spell it.
+    pub field: Option<String>,
+    /// An honest estimate of when to try again, in milliseconds.
+    pub retry_after_ms: Option<u64>,
+}
+
+/// Reasons for a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalCode {
+    /// The queue is full: try again, or elsewhere.
+    Busy,
+    /// The provider does not sell this model now.
+    UnknownModel,
+    /// The job is malformed, or the model cannot do it: the client's fault.
+    BadRequest,
+    /// Prompt and answer do not fit the model's context: the client's fault.
+    ContextExceeded,
+    /// The price was raised: read the new offer.
+    PriceChanged,
+    /// The channel is not open on chain, closing, or not this provider's.
+    UnknownChannel,
+    /// The voucher does not pay: wrong signer, channel, head, or total.
+    BadVoucher,
+    /// The channel does not hold enough: top it up.
+    ChannelExhausted,
+    /// The buyer did not send a voucher in time.
+    PaymentTimeout,
+    /// The engine failed: try elsewhere.
+    EngineFailed,
+    /// The provider is stopping.
+    ShuttingDown,
+}
+
+impl Refusal {
+    /// A refusal with a message for people.
+    pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            field: None,
+            retry_after_ms: None,
+        }
+    }
+
+    /// Names the field at fault.
+    #[must_use]
+    pub fn with_field(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    /// Says when to try again.
+    #[must_use]
+    pub fn with_retry_after(mut self, milliseconds: u64) -> Self {
+        self.retry_after_ms = Some(milliseconds);
+        self
+    }
+}
+
+/// A request of the offers protocol; one stream each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum OffersRequest {
+    /// Put these into your book.
+    Announce(Vec<Announcement>),
+    /// Tell me what is in your book.
+    Browse,
+}
+
+/// The answer of the offers protocol.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum OffersResponse {
+    /// How many of the announced offers were taken, and why the first of the others was not.
+    Noted {
+        /// Taken.
+        accepted: u32,
+        /// The first complaint.
+        complaint: Option<String>,
+    },
+    /// The live offers.
+    Book(Vec<Announcement>),
+}
+
+/// Most announcements in one frame of the offers protocol.
+pub const MAX_ANNOUNCEMENTS: usize = 256;
