@@ -1,0 +1,166 @@
+//! A node: one endpoint that dials peers by key and is dialled by its own.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use iroh::{
+    Endpoint, RelayMode, RelayUrl, SecretKey,
+    endpoint::{IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets},
+};
+use rialto_protocol::{
+    NodeKey,
+    ticket::Peer,
+    wire::{BuyerFrame, OFFERS_ALPN, OffersRequest, OffersResponse, SellerFrame, TRADE_ALPN},
+};
+use tokio::sync::{Mutex, mpsc};
+use zeroize::Zeroizing;
+
+use crate::{
+    Error,
+    connections::Connections,
+    frame::{FrameReceiver, FrameSender, Trade},
+    incoming::{Incoming, accept_connections},
+};
+
+/// Streams that one connection may have open: bounds what a peer can make this node hold.
+const MAX_STREAMS: u32 = 1_024;
+
+/// A peer that is silent for so long is gone.
+const IDLE: Duration = Duration::from_secs(8);
+
+/// Keeps a connection alive through NATs and tells early that a peer is gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// Most time for an answer of the offers protocol.
+const OFFERS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a node is set up.
+pub struct NodeConfig {
+    /// The ed25519 secret key: the node's identity.
+    pub secret: Zeroizing<[u8; 32]>,
+    /// The UDP address to listen on; port 0 for any.
+    pub listen: SocketAddr,
+    /// A relay of the operator's choice, for peers behind NATs. Without it no outside address is contacted.
+    pub relay: Option<String>,
+}
+
+impl std::fmt::Debug for NodeConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeConfig")
+            .field("listen", &self.listen)
+            .field("relay", &self.relay)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A running node. Clones share one endpoint.
+#[derive(Debug, Clone)]
+pub struct Node {
+    endpoint: Endpoint,
+    connections: Arc<Connections>,
+    calls: Arc<Mutex<mpsc::Receiver<Incoming>>>,
+}
+
+impl Node {
+    /// Opens the socket and begins to accept.
+    pub async fn bind(config: NodeConfig) -> Result<Self, Error> {
+        let relay = match &config.relay {
+            None => RelayMode::Disabled,
+            Some(url) => RelayMode::custom([url.parse::<RelayUrl>().map_err(|_| Error::BadPeer("the relay's URL"))?]),
+        };
+        let portmapper = if config.relay.is_some() {
+            PortmapperConfig::default()
+        } else {
+            PortmapperConfig::Disabled
+        };
+        let bind_error = |reason: String| Error::Bind {
+            address: config.listen,
+            reason,
+        };
+        let endpoint = Endpoint::builder(presets::Minimal)
+            .secret_key(SecretKey::from_bytes(&config.secret))
+            .alpns(vec![TRADE_ALPN.to_vec(), OFFERS_ALPN.to_vec()])
+            .relay_mode(relay)
+            .portmapper_config(portmapper)
+            .clear_address_lookup()
+            .transport_config(transport())
+            .clear_ip_transports()
+            .bind_addr(config.listen)
+            .map_err(|error| bind_error(error.to_string()))?
+            .bind()
+            .await
+            .map_err(|error| bind_error(error.to_string()))?;
+        let (sender, receiver) = mpsc::channel(256);
+        tokio::spawn(accept_connections(endpoint.clone(), sender));
+        Ok(Self {
+            endpoint,
+            connections: Arc::default(),
+            calls: Arc::new(Mutex::new(receiver)),
+        })
+    }
+
+    /// The key by which this node is dialled.
+    pub fn key(&self) -> NodeKey {
+        NodeKey(*self.endpoint.id().as_bytes())
+    }
+
+    /// The key, and the addresses at which the node listens.
+    pub fn peer(&self) -> Peer {
+        let mut addresses: Vec<_> = self.endpoint.addr().ip_addrs().copied().collect();
+        // A node on loopback has no other address to tell; a socket on all interfaces is reached through each of them.
+        addresses.extend(
+            self.endpoint
+                .bound_sockets()
+                .into_iter()
+                .filter(|socket| !socket.ip().is_unspecified()),
+        );
+        addresses.sort_unstable();
+        addresses.dedup();
+        Peer {
+            node: self.key(),
+            addresses: addresses.iter().map(SocketAddr::to_string).collect(),
+        }
+    }
+
+    /// Opens a trade with a peer on a stream of its own.
+    pub async fn trade(&self, to: &Peer) -> Result<Trade<BuyerFrame, SellerFrame>, Error> {
+        let (send, recv) = self.connections.open(&self.endpoint, to, TRADE_ALPN).await?;
+        Ok(Trade::new(send, recv))
+    }
+
+    /// Announces offers to a peer, or asks for those it knows.
+    pub async fn offers(&self, to: &Peer, request: &OffersRequest) -> Result<OffersResponse, Error> {
+        let call = async {
+            let (send, recv) = self.connections.open(&self.endpoint, to, OFFERS_ALPN).await?;
+            let (mut sender, mut receiver) = (
+                FrameSender::<OffersRequest>::new(send),
+                FrameReceiver::<OffersResponse>::new(recv),
+            );
+            sender.send(request).await?;
+            let response = receiver.next().await?.ok_or(Error::Protocol("no answer"))?;
+            sender.abort();
+            Ok(response)
+        };
+        tokio::time::timeout(OFFERS_TIMEOUT, call)
+            .await
+            .map_err(|_| Error::Timeout)?
+    }
+
+    /// The next call of a peer; `None` once the node is closed.
+    pub async fn accept(&self) -> Option<Incoming> {
+        self.calls.lock().await.recv().await
+    }
+
+    /// Closes all connections and the socket.
+    pub async fn close(&self) {
+        self.endpoint.close().await;
+    }
+}
+
+fn transport() -> QuicTransportConfig {
+    QuicTransportConfig::builder()
+        .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
+        .keep_alive_interval(KEEP_ALIVE)
+        .build()
+}

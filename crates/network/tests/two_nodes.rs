@@ -1,0 +1,109 @@
+//! Two nodes over real sockets on this machine.
+
+use std::time::Duration;
+
+use rialto_network::{Incoming, Node, NodeConfig};
+use rialto_protocol::wire::{BuyerFrame, OffersRequest, OffersResponse, Refusal, RefusalCode, SellerFrame};
+use zeroize::Zeroizing;
+
+async fn node(secret: u8) -> Node {
+    let listen = "127.0.0.1:0".parse().unwrap();
+    Node::bind(NodeConfig {
+        secret: Zeroizing::new([secret; 32]),
+        listen,
+        relay: None,
+    })
+    .await
+    .unwrap()
+}
+
+fn refusal() -> SellerFrame {
+    SellerFrame::Refused(Refusal::new(RefusalCode::Busy, "come back later"))
+}
+
+#[tokio::test]
+async fn a_node_on_loopback_tells_its_loopback_address_alone() {
+    let peer = node(1).await.peer();
+    assert!(!peer.addresses.is_empty());
+    assert!(
+        peer.addresses.iter().all(|address| address.starts_with("127.0.0.1:")),
+        "{:?}",
+        peer.addresses
+    );
+}
+
+#[tokio::test]
+async fn many_trades_share_a_connection() {
+    let (buyer, seller) = (node(1).await, node(2).await);
+    let peer = seller.peer();
+    tokio::spawn(async move {
+        while let Some(Incoming::Trade(_, trade)) = seller.accept().await {
+            tokio::spawn(async move {
+                let (mut sender, mut receiver) = trade.split();
+                assert_eq!(receiver.next().await.unwrap(), Some(BuyerFrame::Cancel));
+                sender.send(&refusal()).await.unwrap();
+                sender.finish().await;
+            });
+        }
+    });
+    let trades = (0..64).map(|_| {
+        let (buyer, peer) = (buyer.clone(), peer.clone());
+        tokio::spawn(async move {
+            let (mut sender, mut receiver) = buyer.trade(&peer).await.unwrap().split();
+            sender.send(&BuyerFrame::Cancel).await.unwrap();
+            assert_eq!(receiver.next().await.unwrap(), Some(refusal()));
+            assert_eq!(receiver.next().await.unwrap(), None);
+        })
+    });
+    for trade in trades.collect::<Vec<_>>() {
+        trade.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn offers_are_asked_for_and_answered() {
+    let (buyer, seller) = (node(3).await, node(4).await);
+    let (peer, key) = (seller.peer(), buyer.key());
+    tokio::spawn(async move {
+        while let Some(Incoming::Offers(from, call)) = seller.accept().await {
+            assert_eq!((from, call.request()), (key, &OffersRequest::Browse));
+            call.answer(&OffersResponse::Book(Vec::new())).await.unwrap();
+        }
+    });
+    let answer = buyer.offers(&peer, &OffersRequest::Browse).await.unwrap();
+    assert_eq!(answer, OffersResponse::Book(Vec::new()));
+}
+
+#[tokio::test]
+async fn a_seller_that_comes_back_is_dialled_anew() {
+    let (buyer, seller) = (node(5).await, node(6).await);
+    let peer = seller.peer();
+    buyer.trade(&peer).await.unwrap();
+    seller.close().await;
+    drop(seller);
+    let listen = peer.addresses[0].parse().unwrap();
+    let seller = loop {
+        // The old socket may take a moment to be given back.
+        match Node::bind(NodeConfig {
+            secret: Zeroizing::new([6; 32]),
+            listen,
+            relay: None,
+        })
+        .await
+        {
+            Ok(node) => break node,
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    let (mut sender, _receiver) = buyer.trade(&peer).await.unwrap().split();
+    sender.send(&BuyerFrame::Cancel).await.unwrap();
+    assert!(matches!(seller.accept().await, Some(Incoming::Trade(..))));
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_there_is_unreachable() {
+    let buyer = node(7).await;
+    let mut peer = node(8).await.peer();
+    peer.node = rialto_protocol::NodeKey([0xff; 32]);
+    assert!(buyer.trade(&peer).await.is_err());
+}
