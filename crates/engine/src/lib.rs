@@ -1,1 +1,26 @@
-//! placeholder
+//! Engines: what runs a model on a provider's machine. Language models through llama.cpp, predictive models through
+//! ONNX Runtime, and a simulated engine for stories and benches.
+//!
+//! An engine knows nothing of money: it counts units and obeys a grant of units. [`load`] verifies every file of a
+//! model against its manifest before an engine sees it.
+
+mod engine;
+mod error;
+mod options;
+
+pub use engine::{Answer, Engine, EngineInfo, Piece, Prepared};
+pub use error::{ArtifactFault, Error, Fault, ONNXRUNTIME_HELP};
+pub use options::LoadOptions;
+
+use std::{path::Path, sync::Arc};
+
+use rialto_protocol::manifest::Manifest;
+
+/// Verifies a model's files and loads it into the engine that its format asks for. Blocks while it hashes and loads:
+/// call it on a thread that may block.
+///
+/// Fails with [`Error::Artifact`], [`Error::Model`] or [`Error::RuntimeMissing`].
+pub fn load(manifest: &Manifest, folder: &Path, options: &LoadOptions) -> Result<Arc<dyn Engine>, Error> {
+    let _ = (folder, options);
+    Err(Error::Model(format!("{} has no engine yet", manifest.listing())))
+}
