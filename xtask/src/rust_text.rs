@@ -198,15 +198,14 @@ fn blank_test_items(code: &mut [char]) {
             .filter(|one| !one.is_whitespace())
             .collect();
         let path = attribute.split('(').next().unwrap_or_default();
-        if attribute == "cfg(test)" || path == "test" || path.ends_with("::test") {
-            if let Some((_, last)) = item_body(code, at) {
-                for one in code.iter_mut().take(last + 1).skip(start) {
-                    if *one != '\n' {
-                        *one = ' ';
-                    }
+        let tests = attribute == "cfg(test)" || path == "test" || path.ends_with("::test");
+        if tests && let Some((_, last)) = item_body(code, at) {
+            for one in code.iter_mut().take(last + 1).skip(start) {
+                if *one != '\n' {
+                    *one = ' ';
                 }
-                at = last + 1;
             }
+            at = last + 1;
         }
     }
 }
