@@ -1,1 +1,29 @@
-//! placeholder
+//! Settlement: everything that Rialto does on a chain, and the only room that knows an RPC.
+//!
+//! [`Chain`] reads, [`Wallet`] sends transactions of one key, [`deploy`] puts the contracts on a chain, [`keystore`]
+//! keeps keys in files. What the node answers is hostile input: it is bounded, parsed strictly, and what cannot be is
+//! [`Error::Corrupt`]. Every call has a timeout, and errors tell apart what was not decided ([`Error::Unreachable`]),
+//! what was refused ([`Error::Reverted`]) and what nobody knows yet ([`Error::Timeout`]).
+
+mod abi;
+mod bindings;
+mod chain;
+mod deploy;
+mod error;
+mod events;
+pub mod keystore;
+mod link;
+mod redeem;
+mod revert;
+mod rpc;
+mod sender;
+mod wallet;
+
+pub use chain::{Chain, ModelRecord, ProviderRecord};
+pub use deploy::{DeployOptions, Deployment, deploy, ensure_deployed};
+pub use error::{Error, Purse};
+pub use events::{ChainEvent, EventKind, MAX_EVENT_BLOCKS};
+pub use link::Options;
+pub use redeem::{FailedBatch, MAX_BATCH, Redeemed, Redemption};
+pub use sender::Confirmed;
+pub use wallet::{Wallet, fund_native};

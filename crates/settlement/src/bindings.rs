@@ -1,0 +1,98 @@
+//! The parts of the contracts' interfaces that are used here; `contracts/src/interfaces` documents them. A test
+//! compares every signature with the compiled artifacts.
+
+#![expect(missing_docs, reason = "generated from Solidity, where it is documented")]
+
+alloy::sol! {
+    #[derive(Debug)]
+    struct ChannelParams {
+        address payer;
+        address signer;
+        address provider;
+        bytes32 modelId;
+        uint96 salt;
+    }
+
+    #[derive(Debug)]
+    struct Channel {
+        uint96 funded;
+        uint96 redeemed;
+        uint40 closeAt;
+        uint24 flags;
+    }
+
+    #[derive(Debug)]
+    struct Group {
+        bytes32 modelId;
+        bytes claims;
+    }
+
+    interface Escrow {
+        event Opened(bytes32 indexed channelId, address indexed payer, address indexed provider, address signer, bytes32 modelId, uint96 salt, uint96 amount, bool fromBalance);
+        event ToppedUp(bytes32 indexed channelId, address indexed provider, uint96 amount, uint96 funded);
+        event Redeemed(address indexed provider, uint256 providerAmount, uint256 royaltyAmount, uint256 feeAmount, bytes channels, bytes royalties);
+        event CloseRequested(bytes32 indexed channelId, address indexed provider, uint40 closeAt);
+        event CloseCancelled(bytes32 indexed channelId, address indexed provider);
+        event Closed(bytes32 indexed channelId, address indexed payer, address indexed provider, uint96 remainder);
+
+        function deposit(uint96 amount) external;
+        function open(address signer, address provider, bytes32 modelId, uint96 salt, uint96 amount) external returns (bytes32 channelId);
+        function depositAndOpen(address signer, address provider, bytes32 modelId, uint96 salt, uint96 amount) external returns (bytes32 channelId);
+        function topUp(ChannelParams calldata params, uint96 amount) external;
+        function redeem(Group[] calldata groups) external returns (uint256 paid);
+        function closeByProvider(ChannelParams calldata params) external;
+        function requestClose(ChannelParams calldata params) external;
+        function cancelClose(ChannelParams calldata params) external;
+        function finalizeClose(ChannelParams calldata params) external;
+        function withdraw(uint96 amount) external;
+        function claimCredit() external returns (uint256 amount);
+        function channel(bytes32 channelId) external view returns (Channel memory);
+        function balanceOf(address payer) external view returns (uint256);
+        function creditOf(address account) external view returns (uint256);
+        function voucherHash(bytes32 channelId, uint96 cumulative, bytes32 receiptsHead) external view returns (bytes32 digest);
+        function token() external view returns (address);
+        function models() external view returns (address);
+        function feeRecipient() external view returns (address);
+        function feeBps() external view returns (uint16);
+        function challengePeriod() external view returns (uint40);
+    }
+
+    #[derive(Debug)]
+    struct Model {
+        address publisher;
+        uint16 royaltyBps;
+        bytes32 manifestHash;
+        string quantisation;
+        string licence;
+    }
+
+    interface Models {
+        function register(bytes32 manifestHash, string calldata quantisation, string calldata licence, uint16 royaltyBps) external returns (bytes32 modelId);
+        function exists(bytes32 modelId) external view returns (bool);
+        function royaltyOf(bytes32 modelId) external view returns (address holder, uint16 royaltyBps);
+        function modelOf(bytes32 modelId) external view returns (Model memory);
+    }
+
+    #[derive(Debug)]
+    struct Provider {
+        uint96 stake;
+        bytes32 nodeKey;
+        bytes8 region;
+        bytes32 metadataHash;
+        bool active;
+    }
+
+    interface Providers {
+        function register(uint96 stake, bytes32 nodeKey, bytes8 region, bytes32 metadataHash) external;
+        function update(bytes32 nodeKey, bytes8 region, bytes32 metadataHash) external;
+        function providerOf(address provider) external view returns (Provider memory);
+        function token() external view returns (address);
+    }
+
+    interface TestDollar {
+        function balanceOf(address account) external view returns (uint256);
+        function allowance(address owner, address spender) external view returns (uint256);
+        function approve(address spender, uint256 value) external returns (bool);
+        function mint(address to, uint256 amount) external;
+    }
+}
