@@ -14,11 +14,15 @@ abstract contract Mintable is ERC20 {
 
 /// @notice Keeps three percent of each transfer.
 contract FeeOnTransfer is Mintable {
+    /// @notice What was kept of all that was sent to an account.
+    mapping(address => uint256) public keptOn;
+
     function _update(address from, address to, uint256 value) internal override {
         if (from == address(0) || to == address(0)) return super._update(from, to, value);
         uint256 kept = value * 3 / 100;
         super._update(from, to, value - kept);
         super._update(from, address(0), kept);
+        keptOn[to] += kept;
     }
 }
 
