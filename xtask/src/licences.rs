@@ -14,6 +14,7 @@ use crate::repo::Repo;
 
 const LICENCE: &str = "licence";
 const SOURCE: &str = "source";
+const BAN: &str = "ban";
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
 #[derive(Debug, Deserialize)]
@@ -33,6 +34,20 @@ struct Package {
 #[derive(Debug, Deserialize)]
 struct Deny {
     licenses: DenyLicences,
+    #[serde(default)]
+    bans: DenyBans,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct DenyBans {
+    deny: Vec<DenyBan>,
+}
+
+#[derive(Debug, Deserialize)]
+struct DenyBan {
+    #[serde(rename = "crate")]
+    package: String,
+    reason: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,29 +73,52 @@ struct DenyClarified {
     expression: String,
 }
 
-/// Asks cargo for every package of the lock file and judges each.
+/// Asks cargo for every package that this platform's build takes from the lock file, and judges each.
 pub(crate) fn check(repo: &Repo) -> Result<Vec<Finding>> {
     let text = repo.text("deny.toml").context("deny.toml is missing")?;
     let deny: Deny = toml::from_str(text).context("deny.toml cannot be read")?;
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["metadata", "--format-version", "1", "--locked"])
-        .current_dir(&repo.top)
-        .output()
-        .context("cannot run cargo metadata")?;
-    if !output.status.success() {
-        bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    let metadata: Metadata = serde_json::from_slice(&output.stdout).context("cargo metadata cannot be read")?;
+    // Asked for all platforms, cargo would first download packages that nothing here builds.
+    let version = run(repo, "rustc", &["-vV"])?;
+    let host = version
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .context("rustc names no host")?;
+    let arguments = [
+        "metadata",
+        "--format-version",
+        "1",
+        "--locked",
+        "--filter-platform",
+        host,
+    ];
+    let metadata: Metadata =
+        serde_json::from_str(&run(repo, "cargo", &arguments)?).context("cargo metadata cannot be read")?;
     Ok(metadata
         .packages
         .iter()
-        .flat_map(|package| judge(package, &deny.licenses))
+        .flat_map(|package| judge(package, &deny))
         .collect())
 }
 
-fn judge(package: &Package, deny: &DenyLicences) -> Vec<Finding> {
+fn run(repo: &Repo, program: &str, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(program);
+    let output = command
+        .args(arguments)
+        .current_dir(&repo.top)
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
+    if !output.status.success() {
+        bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{program} printed what is not UTF-8"))
+}
+
+fn judge(package: &Package, deny: &Deny) -> Vec<Finding> {
     let place = format!("{} {}", package.name, package.version);
     let mut findings = Vec::new();
+    if let Some(ban) = deny.bans.deny.iter().find(|ban| ban.package == package.name) {
+        findings.push(Finding::file(&place, BAN, ban.reason.clone()));
+    }
     if package.source.as_deref().is_some_and(|source| source != REGISTRY) {
         let source = package.source.as_deref().unwrap_or_default();
         findings.push(Finding::file(
@@ -209,7 +247,8 @@ mod tests {
     fn a_package_from_elsewhere_or_without_a_licence_is_found() {
         let deny: Deny = toml::from_str(
             "[licenses]\nallow = [\"MIT\"]\nclarify = [{ crate = \"b\", expression = \"MIT\", license-files = [] }]\n\
-             exceptions = [{ crate = \"c\", allow = [\"MPL-2.0\"] }]",
+             exceptions = [{ crate = \"c\", allow = [\"MPL-2.0\"] }]\n[bans]\n\
+             deny = [{ crate = \"d\", reason = \"another stands in its place\" }]",
         )
         .unwrap();
         let rules = |name: &str, licence: Option<&str>, source: &str| -> Vec<&'static str> {
@@ -220,10 +259,7 @@ mod tests {
                 license_file: None,
                 source: Some(source.into()),
             };
-            judge(&package, &deny.licenses)
-                .into_iter()
-                .map(|finding| finding.rule)
-                .collect()
+            judge(&package, &deny).into_iter().map(|finding| finding.rule).collect()
         };
         assert_eq!(rules("a", Some("MIT"), REGISTRY), Vec::<&str>::new());
         assert_eq!(
@@ -233,5 +269,6 @@ mod tests {
         assert_eq!(rules("a", None, REGISTRY), vec![LICENCE]);
         assert_eq!(rules("b", None, REGISTRY), Vec::<&str>::new());
         assert_eq!(rules("c", Some("MPL-2.0"), REGISTRY), Vec::<&str>::new());
+        assert_eq!(rules("d", Some("MIT"), REGISTRY), vec![BAN]);
     }
 }
