@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# All that the gate checks of the contracts: committed artifacts, format, tests, gas. Needs only Node and npm.
+# FOUNDRY_PROFILE=deep runs the fuzzers and invariants at their full depth.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+# The artifacts are those of the default profile, whatever profile the tests run in.
+FOUNDRY_PROFILE=default ./build.sh --check
+node_modules/.bin/forge fmt --check
+node_modules/.bin/forge test --no-match-contract GasTest "$@"
+# Gas is only true when each call is a transaction of its own.
+node_modules/.bin/forge test --match-contract GasTest --isolate -vv
