@@ -11,8 +11,9 @@ use alloy::{
 pub(crate) const BLOCK_GAS_LIMIT: u64 = 30_000_000;
 /// Gas a transaction may ask for since Osaka (EIP-7825).
 pub(crate) const TRANSACTION_GAS_LIMIT: u64 = 1 << 24;
-/// The base fee of the first block, in wei per gas: 1 gwei.
-pub(crate) const INITIAL_BASE_FEE: u64 = 1_000_000_000;
+/// The base fee of the genesis block, in wei per gas. It is empty, so the first block after it has 1 gwei by the
+/// ordinary rule, which is what other development chains begin with.
+pub(crate) const INITIAL_BASE_FEE: u64 = 1_142_857_142;
 /// The tip suggested to clients, in wei per gas: 1 gwei.
 pub(crate) const SUGGESTED_TIP: u64 = 1_000_000_000;
 /// The most blocks a fee history covers.
@@ -62,6 +63,7 @@ mod tests {
     #[test]
     fn base_fee_follows_the_rule_of_eip_1559() {
         let gwei = 1_000_000_000;
+        assert_eq!(next_base_fee(0, INITIAL_BASE_FEE), gwei);
         assert_eq!(next_base_fee(BLOCK_GAS_LIMIT / 2, gwei), gwei);
         assert_eq!(next_base_fee(BLOCK_GAS_LIMIT, gwei), gwei + gwei / 8);
         assert_eq!(next_base_fee(0, gwei), gwei - gwei / 8);

@@ -1,0 +1,159 @@
+//! A plain JSON-RPC client, and chains to try it on.
+#![expect(dead_code, reason = "each test file uses a part of this")]
+
+use rialto_devchain::{Config, DEFAULT_CHAIN_ID, Devchain};
+use serde_json::{Value, json};
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+pub const ALICE: &str = "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266";
+pub const BOB: &str = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8";
+
+/// A client that sees exactly what goes over the wire.
+pub struct Rpc {
+    pub url: String,
+    client: reqwest::Client,
+}
+
+impl Rpc {
+    pub fn new(url: impl Into<String>) -> Self {
+        // Fails when another test of this process was first, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Self {
+            url: url.into(),
+            client: reqwest::Client::new(),
+        }
+    }
+
+    /// Posts a body as it is; returns the HTTP status and the body of the answer.
+    pub async fn post(&self, body: Vec<u8>, headers: &[(&str, &str)]) -> (u16, Vec<u8>) {
+        let mut request = self
+            .client
+            .post(&self.url)
+            .header("content-type", "application/json")
+            .body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.bytes().await.unwrap().to_vec())
+    }
+
+    pub async fn raw(&self, body: Value) -> Value {
+        let (_, answer) = self.post(serde_json::to_vec(&body).unwrap(), &[]).await;
+        serde_json::from_slice(&answer).unwrap()
+    }
+
+    /// The result, or the error object.
+    pub async fn try_call(&self, method: &str, params: Value) -> Result<Value, Value> {
+        let mut answer = self
+            .raw(json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }))
+            .await;
+        match answer.get("error") {
+            Some(error) => Err(error.clone()),
+            None => Ok(answer["result"].take()),
+        }
+    }
+
+    pub async fn call(&self, method: &str, params: Value) -> Value {
+        match self.try_call(method, params).await {
+            Ok(result) => result,
+            Err(error) => panic!("{method}: {error}"),
+        }
+    }
+
+    pub async fn number(&self, method: &str, params: Value) -> u128 {
+        number(&self.call(method, params).await)
+    }
+
+    /// Sends one ether-less transfer from `ALICE` to `BOB`; returns its hash.
+    pub async fn pay(&self, wei: u64) -> Value {
+        self.call(
+            "eth_sendTransaction",
+            json!([{ "from": ALICE, "to": BOB, "value": format!("{wei:#x}") }]),
+        )
+        .await
+    }
+}
+
+/// A hexadecimal quantity.
+pub fn number(value: &Value) -> u128 {
+    let text = value.as_str().unwrap_or_else(|| panic!("no quantity: {value}"));
+    u128::from_str_radix(text.trim_start_matches("0x"), 16).unwrap()
+}
+
+/// A devchain on a free port.
+pub async fn devchain(data_dir: Option<&Path>) -> Devchain {
+    let config = Config {
+        data_dir: data_dir.map(Path::to_owned),
+        listen: ([127, 0, 0, 1], 0).into(),
+        chain_id: DEFAULT_CHAIN_ID,
+    };
+    Devchain::start(config).await.unwrap()
+}
+
+/// A running anvil, killed when dropped.
+pub struct Anvil {
+    process: Child,
+    pub url: String,
+}
+
+impl Anvil {
+    /// Starts anvil when one is installed.
+    pub async fn start() -> Option<Self> {
+        let program = find_anvil()?;
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let process = Command::new(program)
+            .args(["--silent", "--port", &port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let anvil = Self {
+            process,
+            url: format!("http://127.0.0.1:{port}"),
+        };
+        for _ in 0..300 {
+            if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+                return Some(anvil);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("anvil does not answer");
+    }
+}
+
+impl Drop for Anvil {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The program itself, not its wrapper: a wrapper that is killed leaves the program behind.
+fn find_anvil() -> Option<PathBuf> {
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contracts/node_modules/@foundry-rs");
+    let packaged = packages
+        .read_dir()
+        .ok()
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin/anvil"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let installed = std::env::split_paths(&path).map(|directory| directory.join("anvil"));
+    packaged
+        .chain(installed.collect::<Vec<_>>())
+        .find(|program| program.is_file())
+}
+
+/// A compiled contract's creation code.
+pub fn artifact(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../contracts/artifacts/{name}.json"));
+    let artifact: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    artifact["bytecode"].as_str().unwrap().to_owned()
+}
