@@ -8,6 +8,7 @@ import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {IEscrow} from "./interfaces/IEscrow.sol";
 import {IModels} from "./interfaces/IModels.sol";
+import {ChannelSlot, ChannelSlots} from "./ChannelSlot.sol";
 import {Claims} from "./Claims.sol";
 import {Receipt, Receipts} from "./Receipts.sol";
 
@@ -24,8 +25,6 @@ contract Escrow is IEscrow, EIP712, ReentrancyGuardTransient {
     /// @notice The longest challenge period; keeps every date within its 40 bits.
     uint40 public constant MAX_CHALLENGE_PERIOD = 30 days;
 
-    uint24 private constant OPEN = 1;
-    uint24 private constant CLOSED = 3;
     uint256 private constant BPS = 10_000;
 
     /// @notice The stablecoin it holds.
@@ -41,7 +40,7 @@ contract Escrow is IEscrow, EIP712, ReentrancyGuardTransient {
 
     mapping(address payer => uint256) private _balances;
     mapping(address account => uint256) private _credits;
-    mapping(bytes32 channelId => Channel) private _channels;
+    mapping(bytes32 channelId => ChannelSlot) private _channels;
 
     /// @dev What one call to {redeem} has gathered so far.
     struct Totals {
@@ -96,7 +95,7 @@ contract Escrow is IEscrow, EIP712, ReentrancyGuardTransient {
     {
         require(amount != 0, ZeroAmount());
         _debit(msg.sender, amount);
-        return _open(ChannelParams(msg.sender, signer, provider, modelId, salt), amount, true);
+        return _open(signer, provider, modelId, salt, amount, true);
     }
 
     /// @inheritdoc IEscrow
@@ -105,18 +104,18 @@ contract Escrow is IEscrow, EIP712, ReentrancyGuardTransient {
         nonReentrant
         returns (bytes32 channelId)
     {
-        return _open(ChannelParams(msg.sender, signer, provider, modelId, salt), _pull(amount), false);
+        return _open(signer, provider, modelId, salt, _pull(amount), false);
     }
 
     /// @inheritdoc IEscrow
     function topUp(ChannelParams calldata params, uint96 amount) external {
         require(msg.sender == params.payer, NotPayer());
         require(amount != 0, ZeroAmount());
-        (bytes32 channelId, Channel storage stored) = _openChannel(params);
-        require(stored.closeAt == 0, CloseAlreadyRequested(stored.closeAt));
+        (bytes32 channelId, ChannelSlot slot) = _openChannel(params);
+        require(slot.closeAt() == 0, CloseAlreadyRequested(slot.closeAt()));
         _debit(msg.sender, amount);
-        uint96 funded = stored.funded + amount;
-        stored.funded = funded;
+        uint96 funded = slot.funded() + amount;
+        _channels[channelId] = ChannelSlots.open(funded, slot.redeemed());
         emit ToppedUp(channelId, params.provider, amount, funded);
     }
 
@@ -193,19 +192,20 @@ contract Escrow is IEscrow, EIP712, ReentrancyGuardTransient {
         returns (bytes32 channelId, uint256 from, uint256 to)
     {
         channelId = Claims.channelId(claim, scratch);
-        Channel storage stored = _channels[channelId];
-        Channel memory state = stored;
-        if (state.flags != OPEN) return (channelId, 0, 0);
+        ChannelSlot slot = _channels[channelId];
+        if (!slot.isOpen()) return (channelId, 0, 0);
 
         (uint96 cumulative, uint96 amount) = Claims.amounts(claim);
         if (amount > cumulative) return (channelId, 0, 0);
-        uint96 target = amount < state.funded ? amount : state.funded;
-        if (target <= state.redeemed) return (channelId, 0, 0);
+        uint96 funded = slot.funded();
+        uint96 target = amount < funded ? amount : funded;
+        uint96 redeemed = slot.redeemed();
+        if (target <= redeemed) return (channelId, 0, 0);
         // The signature last: it costs most, and a claim that pays nothing does not need it.
         if (!Claims.isSigned(claim, scratch, channelId)) return (channelId, 0, 0);
 
-        stored.redeemed = target;
-        return (channelId, state.redeemed, target);
+        _channels[channelId] = slot.withRedeemed(target);
+        return (channelId, redeemed, target);
     }
 
     /// @dev The royalty and fee of what a channel pays between two running totals.
@@ -238,43 +238,44 @@ contract Escrow is IEscrow, EIP712, ReentrancyGuardTransient {
     /// @inheritdoc IEscrow
     function closeByProvider(ChannelParams calldata params) external {
         require(msg.sender == params.provider, NotProvider());
-        (bytes32 channelId, Channel storage stored) = _openChannel(params);
-        _close(params, channelId, stored);
+        (bytes32 channelId, ChannelSlot slot) = _openChannel(params);
+        _close(params, channelId, slot);
     }
 
     /// @inheritdoc IEscrow
     function requestClose(ChannelParams calldata params) external {
         require(msg.sender == params.payer, NotPayer());
-        (bytes32 channelId, Channel storage stored) = _openChannel(params);
-        require(stored.closeAt == 0, CloseAlreadyRequested(stored.closeAt));
+        (bytes32 channelId, ChannelSlot slot) = _openChannel(params);
+        require(slot.closeAt() == 0, CloseAlreadyRequested(slot.closeAt()));
         uint40 closeAt = (block.timestamp + challengePeriod).toUint40();
-        stored.closeAt = closeAt;
+        _channels[channelId] = slot.withCloseAt(closeAt);
         emit CloseRequested(channelId, params.provider, closeAt);
     }
 
     /// @inheritdoc IEscrow
     function cancelClose(ChannelParams calldata params) external {
         require(msg.sender == params.payer, NotPayer());
-        (bytes32 channelId, Channel storage stored) = _openChannel(params);
-        require(stored.closeAt != 0, CloseNotRequested());
-        stored.closeAt = 0;
+        (bytes32 channelId, ChannelSlot slot) = _openChannel(params);
+        require(slot.closeAt() != 0, CloseNotRequested());
+        _channels[channelId] = slot.withCloseAt(0);
         emit CloseCancelled(channelId, params.provider);
     }
 
     /// @inheritdoc IEscrow
     function finalizeClose(ChannelParams calldata params) external {
-        (bytes32 channelId, Channel storage stored) = _openChannel(params);
-        uint40 closeAt = stored.closeAt;
+        (bytes32 channelId, ChannelSlot slot) = _openChannel(params);
+        uint40 closeAt = slot.closeAt();
         require(closeAt != 0, CloseNotRequested());
         require(block.timestamp >= closeAt, TooEarly(closeAt));
-        _close(params, channelId, stored);
+        _close(params, channelId, slot);
     }
 
     // ---- views -------------------------------------------------------------------------------------------------
 
     /// @inheritdoc IEscrow
     function channel(bytes32 channelId) external view returns (Channel memory) {
-        return _channels[channelId];
+        ChannelSlot slot = _channels[channelId];
+        return Channel(slot.funded(), slot.redeemed(), slot.closeAt(), slot.flags());
     }
 
     /// @inheritdoc IEscrow
@@ -314,33 +315,34 @@ contract Escrow is IEscrow, EIP712, ReentrancyGuardTransient {
 
     // ---- inside ------------------------------------------------------------------------------------------------
 
-    function _open(ChannelParams memory params, uint96 amount, bool fromBalance) private returns (bytes32 channelId) {
-        require(params.signer != address(0) && params.provider != address(0), ZeroAddress());
-        require(models.exists(params.modelId), UnknownModel(params.modelId));
-        channelId = _channelId(params);
+    function _open(address signer, address provider, bytes32 modelId, uint96 salt, uint96 amount, bool fromBalance)
+        private
+        returns (bytes32 channelId)
+    {
+        require(signer != address(0) && provider != address(0), ZeroAddress());
+        require(models.exists(modelId), UnknownModel(modelId));
+        channelId = keccak256(abi.encode(msg.sender, signer, provider, modelId, address(token), salt));
         // Flags stay after a close, so yesterday's voucher never meets a new channel of the same id.
-        require(_channels[channelId].flags == 0, ChannelExists(channelId));
-        _channels[channelId] = Channel({funded: amount, redeemed: 0, closeAt: 0, flags: OPEN});
-        emit Opened(
-            channelId, params.payer, params.provider, params.signer, params.modelId, params.salt, amount, fromBalance
-        );
+        require(_channels[channelId].flags() == 0, ChannelExists(channelId));
+        _channels[channelId] = ChannelSlots.open(amount, 0);
+        emit Opened(channelId, msg.sender, provider, signer, modelId, salt, amount, fromBalance);
     }
 
-    function _close(ChannelParams calldata params, bytes32 channelId, Channel storage stored) private {
-        Channel memory state = stored;
-        uint96 remainder = state.funded - state.redeemed;
-        _channels[channelId] = Channel({funded: state.redeemed, redeemed: state.redeemed, closeAt: 0, flags: CLOSED});
+    function _close(ChannelParams calldata params, bytes32 channelId, ChannelSlot slot) private {
+        uint96 redeemed = slot.redeemed();
+        uint96 remainder = slot.funded() - redeemed;
+        _channels[channelId] = ChannelSlots.closed(redeemed);
         if (remainder != 0) _balances[params.payer] += remainder;
         emit Closed(channelId, params.payer, params.provider, remainder);
     }
 
-    function _openChannel(ChannelParams calldata params) private view returns (bytes32 id, Channel storage stored) {
+    function _openChannel(ChannelParams calldata params) private view returns (bytes32 id, ChannelSlot slot) {
         id = _channelId(params);
-        stored = _channels[id];
-        require(stored.flags == OPEN, ChannelNotOpen(id));
+        slot = _channels[id];
+        require(slot.isOpen(), ChannelNotOpen(id));
     }
 
-    function _channelId(ChannelParams memory params) private view returns (bytes32) {
+    function _channelId(ChannelParams calldata params) private view returns (bytes32) {
         return keccak256(
             abi.encode(params.payer, params.signer, params.provider, params.modelId, address(token), params.salt)
         );
