@@ -1,1 +1,30 @@
-//! placeholder
+//! The seller's room: admission, queue, execution, receipts, offers and claiming.
+//!
+//! [`Provider::start`] takes ready-made [`Parts`] and sells until [`Provider::shutdown`]. The order that keeps both
+//! sides safe: a voucher is on disk before the work that it pays for is released, and a receipt is on disk before the
+//! buyer sees it. Everything the ledgers need is restored from the store after a crash.
+
+mod channel;
+mod channels;
+mod claim;
+mod clock;
+mod config;
+mod error;
+mod metrics;
+mod offers;
+mod provider;
+mod queue;
+mod reconcile;
+mod refusal;
+mod room;
+mod serve;
+pub mod store;
+mod trade;
+mod watch;
+
+pub use config::{Config, RedeemPolicy};
+pub use error::Error;
+pub use metrics::Metrics;
+pub use provider::{ChannelStats, ModelStats, Parts, Provider, Stats};
+pub use room::Listing;
+pub use store::Redemption;

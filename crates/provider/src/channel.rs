@@ -1,0 +1,424 @@
+//! One channel at work: its ledger, its store writes, and the order between them.
+//!
+//! Whatever changes the ledger is handed to the store while the ledger is locked, so that the store sees changes in the
+//! order in which they were made. Nothing is released to a buyer before its [`Commit`] is durable.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rialto_protocol::{
+    ChannelId, ChannelParams, Digest, Domain, MicroDollars, NanoDollars, Receipt, ReceiptStatus, Region, RequestId,
+    SignedReceipt, SignedVoucher, SigningKey, Usage,
+    account::{SellerAccount, Settlement, VoucherError},
+    channel::ChannelState,
+    claim::Claim,
+    signature::SignatureError,
+    voucher::VoucherVerifier,
+};
+
+use crate::{
+    claim::Pending,
+    clock,
+    store::{Commit, OpenRequest, Store, StoredChannel, Write},
+};
+
+/// Receipts kept in memory for buyers that are a little behind; older ones are read from the store.
+const RECENT: usize = 32;
+
+/// Shortest time between two looks at the chain because a buyer claims to have topped up.
+const REFRESH_PAUSE: Duration = Duration::from_secs(1);
+
+/// Who sells: what every receipt is signed with.
+#[derive(Debug, Clone)]
+pub(crate) struct Seller {
+    pub(crate) key: Arc<SigningKey>,
+    pub(crate) domain: Domain,
+    pub(crate) region: Region,
+}
+
+/// A finished request, as its receipt will state it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bill {
+    pub(crate) request: RequestId,
+    pub(crate) request_hash: Digest,
+    pub(crate) response_hash: Digest,
+    pub(crate) usage: Usage,
+    pub(crate) cost: NanoDollars,
+    pub(crate) status: ReceiptStatus,
+    pub(crate) energy_millijoules: u64,
+}
+
+/// A channel that this provider serves.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    id: ChannelId,
+    params: ChannelParams,
+    store: Store,
+    seller: Arc<Seller>,
+    ledger: Mutex<Ledger>,
+    /// Held while a buyer's statement is reconciled, so that two statements do not settle the same request twice.
+    pub(crate) reconciling: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Ledger {
+    account: SellerAccount,
+    verifier: VoucherVerifier,
+    state: ChannelState,
+    /// Requests that a task of this process works on.
+    live: BTreeSet<RequestId>,
+    /// Requests that an earlier process was working on when it ended.
+    orphans: BTreeMap<RequestId, OpenRequest>,
+    recent: VecDeque<SignedReceipt>,
+    /// When the first earning that is not redeemed was made, in seconds since 1970.
+    unclaimed_since: Option<u64>,
+    refreshed: Option<Instant>,
+}
+
+/// A request that is in use: it is forgotten when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Live {
+    channel: Arc<Channel>,
+    request: RequestId,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.channel.lock().live.remove(&self.request);
+    }
+}
+
+impl Channel {
+    /// A channel that was just found on chain.
+    pub(crate) fn new(params: ChannelParams, state: ChannelState, store: Store, seller: Arc<Seller>) -> Self {
+        let stored = StoredChannel {
+            params,
+            state,
+            best: None,
+            receipts: Vec::new(),
+            open: Vec::new(),
+        };
+        Self::restore(stored, store, seller)
+    }
+
+    /// A channel as the store kept it.
+    pub(crate) fn restore(stored: StoredChannel, store: Store, seller: Arc<Seller>) -> Self {
+        let receipts: Vec<Receipt> = stored.receipts.iter().map(|signed| signed.receipt).collect();
+        let account = SellerAccount::new(stored.params, stored.state.funded).restore(stored.best, &receipts);
+        let redeemed = stored.state.redeemed.to_nano();
+        let unclaimed_since = receipts
+            .iter()
+            .find(|receipt| receipt.total > redeemed)
+            .map(|receipt| receipt.finished_at);
+        let skip = stored.receipts.len().saturating_sub(RECENT);
+        Self {
+            id: stored.params.id(),
+            params: stored.params,
+            ledger: Mutex::new(Ledger {
+                verifier: VoucherVerifier::new(seller.domain, stored.params.signer),
+                account,
+                state: stored.state,
+                live: BTreeSet::new(),
+                orphans: stored.open.iter().map(|open| (open.request, *open)).collect(),
+                recent: stored.receipts.into_iter().skip(skip).collect(),
+                unclaimed_since,
+                refreshed: None,
+            }),
+            store,
+            seller,
+            reconciling: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The channel's id.
+    pub(crate) fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    /// What its id is made of.
+    pub(crate) fn params(&self) -> &ChannelParams {
+        &self.params
+    }
+
+    /// As last seen on chain.
+    pub(crate) fn state(&self) -> ChannelState {
+        self.lock().state
+    }
+
+    /// What all receipts add up to.
+    pub(crate) fn earned(&self) -> NanoDollars {
+        self.lock().account.earned()
+    }
+
+    /// Receipts written so far, and the head after them.
+    pub(crate) fn position(&self) -> (u64, rialto_protocol::ReceiptsHead) {
+        self.lock().account.position()
+    }
+
+    /// Marks a request as in use; `None` when it is already.
+    pub(crate) fn begin(self: &Arc<Self>, request: RequestId) -> Option<Live> {
+        let mut ledger = self.lock();
+        let known = ledger.account.is_active(&request) || ledger.orphans.contains_key(&request);
+        (!known && ledger.live.insert(request)).then(|| Live {
+            channel: self.clone(),
+            request,
+        })
+    }
+
+    /// Verifies a voucher's signature; its total is checked when it is used.
+    pub(crate) fn verify(&self, voucher: &SignedVoucher) -> Result<(), SignatureError> {
+        self.lock().verifier.verify(voucher)
+    }
+
+    /// The total that a voucher must reach to cover a request up to this many units of output.
+    pub(crate) fn required(&self, open: &OpenRequest) -> MicroDollars {
+        let usage = Usage {
+            input: open.input,
+            output: open.covered,
+        };
+        let required = self.lock().account.required(&open.request, open.price.cost(usage));
+        required.unwrap_or(MicroDollars::MAX)
+    }
+
+    /// Covers a request up to `open.covered` units of output with a voucher whose signature was verified.
+    ///
+    /// Work on those units may begin once the commit is durable. On an error nothing has changed.
+    pub(crate) fn cover(&self, open: &OpenRequest, voucher: &SignedVoucher) -> Result<Commit, VoucherError> {
+        let usage = Usage {
+            input: open.input,
+            output: open.covered,
+        };
+        let mut ledger = self.lock();
+        let better = ledger.reserve(open.request, open.price.cost(usage), voucher)?;
+        let mut writes = vec![Write::Open(self.id, *open)];
+        writes.extend(better.map(Write::Voucher));
+        Ok(self.store.submit(writes))
+    }
+
+    /// Gives up a covered request on which no work was done.
+    pub(crate) fn release(&self, request: &RequestId) -> Commit {
+        let mut ledger = self.lock();
+        ledger.account.release(request);
+        self.store.submit(vec![Write::Released(self.id, *request)])
+    }
+
+    /// Writes and signs the receipt of a request. It may be sent once the commit is durable.
+    pub(crate) fn settle(&self, bill: Bill) -> (SignedReceipt, Commit) {
+        let mut ledger = self.lock();
+        let signed = ledger.settle(bill, &self.seller);
+        let commit = self.store.submit(vec![Write::Receipt(Box::new(signed))]);
+        (signed, commit)
+    }
+
+    /// Whether this request is worked on, waits to be settled after a crash, or was settled a short while ago.
+    pub(crate) fn remembers(&self, request: &RequestId) -> bool {
+        let ledger = self.lock();
+        ledger.live.contains(request)
+            || ledger.account.is_active(request)
+            || ledger.orphans.contains_key(request)
+            || ledger.recent.iter().any(|signed| signed.receipt.request == *request)
+    }
+
+    /// Settles every request that an earlier process left open: billed is what the buyer had for certain, or more if
+    /// the buyer says that more arrived, within what its vouchers covered. `declared` holds what the buyer says.
+    pub(crate) fn settle_orphans(&self, declared: &BTreeMap<RequestId, Usage>) -> Vec<SignedReceipt> {
+        let mut ledger = self.lock();
+        let orphans = std::mem::take(&mut ledger.orphans);
+        let mut writes = Vec::new();
+        let mut settled = Vec::new();
+        for (request, open) in orphans {
+            let bill = interrupted(&open, declared.get(&request).copied().unwrap_or_default());
+            let signed = ledger.settle(bill, &self.seller);
+            writes.push(Write::Receipt(Box::new(signed)));
+            settled.push(signed);
+        }
+        if !writes.is_empty() {
+            // Whoever sends these receipts flushes the store first.
+            drop(self.store.submit(writes));
+        }
+        settled
+    }
+
+    /// Writes a receipt over nothing for a request that the buyer has open and that never cost anything here, so that
+    /// the buyer can free what it had reserved.
+    pub(crate) fn settle_unknown(&self, request: RequestId) -> SignedReceipt {
+        let nothing = OpenRequest {
+            request,
+            request_hash: Digest::default(),
+            price: rialto_protocol::Price::default(),
+            input: 0,
+            covered: 0,
+            floor: 0,
+        };
+        let (signed, commit) = self.settle(interrupted(&nothing, Usage::default()));
+        drop(commit);
+        signed
+    }
+
+    /// Receipts after a number that are still in memory; `None` when the store has to be asked.
+    pub(crate) fn recent_after(&self, sequence: u64) -> Option<Vec<SignedReceipt>> {
+        let ledger = self.lock();
+        if sequence >= ledger.account.position().0 {
+            return Some(Vec::new());
+        }
+        let first = ledger.recent.front()?.receipt.sequence;
+        (first <= sequence.saturating_add(1)).then(|| {
+            let missing = ledger.recent.iter().filter(|signed| signed.receipt.sequence > sequence);
+            missing.copied().collect()
+        })
+    }
+
+    /// Takes in what the chain says now, and stores it.
+    pub(crate) fn refresh(&self, state: ChannelState) -> Commit {
+        let mut ledger = self.lock();
+        ledger.take_in(state);
+        self.store.submit(vec![Write::State(self.id, ledger.state)])
+    }
+
+    /// Takes in the total that the chain says was redeemed, and stores it.
+    pub(crate) fn note_redeemed(&self, total: MicroDollars) -> Commit {
+        let state = ChannelState {
+            redeemed: total,
+            ..self.state()
+        };
+        self.refresh(state)
+    }
+
+    /// Whether the chain may be asked again because a voucher is over more than the channel is known to hold.
+    pub(crate) fn may_refresh(&self) -> bool {
+        let mut ledger = self.lock();
+        let due = ledger.refreshed.is_none_or(|last| last.elapsed() >= REFRESH_PAUSE);
+        if due {
+            ledger.refreshed = Some(Instant::now());
+        }
+        due
+    }
+
+    /// What there is to claim, for the policy.
+    pub(crate) fn pending(&self, now: u64) -> Pending {
+        let ledger = self.lock();
+        let claimable = ledger
+            .account
+            .claim()
+            .map_or(MicroDollars::ZERO, |claim| claim.amount.min(ledger.state.funded));
+        Pending {
+            channel: self.id,
+            unclaimed: claimable.saturating_sub(ledger.state.redeemed),
+            age: Duration::from_secs(ledger.unclaimed_since.map_or(0, |since| now.saturating_sub(since))),
+            closing: ledger.state.closes_at != 0 && !ledger.state.closed,
+            closed: ledger.state.closed,
+            orphans: ledger.orphans.len(),
+        }
+    }
+
+    /// The claim over everything earned, if there is more than was redeemed.
+    pub(crate) fn claim(&self) -> Option<Claim> {
+        let ledger = self.lock();
+        let claim = ledger.account.claim()?;
+        (ledger.state.is_open() && claim.amount > ledger.state.redeemed).then_some(claim)
+    }
+}
+
+impl Ledger {
+    /// Reserves on the strength of this voucher, or of the best one: vouchers of requests that run at the same time may
+    /// overtake each other. Returns the voucher to store, if it is the best so far.
+    fn reserve(
+        &mut self,
+        request: RequestId,
+        reservation: NanoDollars,
+        voucher: &SignedVoucher,
+    ) -> Result<Option<SignedVoucher>, VoucherError> {
+        match self.account.reserve(request, reservation, voucher) {
+            Ok(better) => Ok(better.then_some(*voucher)),
+            Err(low @ VoucherError::TooLow { .. }) => {
+                let best = self.account.best().copied().ok_or(low)?;
+                self.account.reserve(request, reservation, &best).map_err(|_| low)?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn settle(&mut self, bill: Bill, seller: &Seller) -> SignedReceipt {
+        let receipt = self.account.settle(Settlement {
+            request: bill.request,
+            usage: bill.usage,
+            cost: bill.cost,
+            request_hash: bill.request_hash,
+            response_hash: bill.response_hash,
+            status: bill.status,
+            finished_at: clock::now(),
+            region: seller.region,
+            energy_millijoules: bill.energy_millijoules,
+            fingerprint_root: Digest::default(),
+        });
+        if receipt.cost > NanoDollars::ZERO && self.unclaimed_since.is_none() {
+            self.unclaimed_since = Some(receipt.finished_at);
+        }
+        let signed = receipt.sign(&seller.domain, &seller.key);
+        self.recent.push_back(signed);
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
+        signed
+    }
+
+    /// Funded and redeemed never fall on chain; an answer that is older than what is known changes neither.
+    fn take_in(&mut self, state: ChannelState) {
+        self.account.set_funded(state.funded);
+        let (funded, redeemed) = (self.account.funded(), self.state.redeemed.max(state.redeemed));
+        let closed = self.state.closed || state.closed;
+        let paid = redeemed > self.state.redeemed;
+        self.state = ChannelState {
+            funded,
+            redeemed,
+            closed,
+            ..state
+        };
+        let left = self
+            .account
+            .claim()
+            .is_some_and(|claim| claim.amount > self.state.redeemed);
+        if !left || closed {
+            self.unclaimed_since = None;
+        } else if paid {
+            self.unclaimed_since = Some(clock::now());
+        }
+    }
+}
+
+/// The bill of a request that a crash of this provider cut off.
+fn interrupted(open: &OpenRequest, declared: Usage) -> Bill {
+    let output = declared.output.max(open.floor).min(open.covered);
+    let input = if output > 0 {
+        open.input
+    } else {
+        declared.input.min(open.input)
+    };
+    let usage = Usage { input, output };
+    Bill {
+        request: open.request,
+        request_hash: open.request_hash,
+        response_hash: Digest::default(),
+        usage,
+        cost: cost(open, usage),
+        status: ReceiptStatus::Interrupted,
+        energy_millijoules: 0,
+    }
+}
+
+/// What a usage costs; an answer of which nothing arrived is free, whatever the price of a request.
+pub(crate) fn cost(open: &OpenRequest, usage: Usage) -> NanoDollars {
+    if usage == Usage::default() {
+        NanoDollars::ZERO
+    } else {
+        open.price.cost(usage)
+    }
+}

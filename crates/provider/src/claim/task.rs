@@ -1,0 +1,210 @@
+//! The one task that redeems.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use rialto_protocol::{ChannelId, claim::Claim};
+use rialto_settlement::{FailedBatch, Redeemed, Wallet};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::due;
+use crate::{
+    Error,
+    channels::Channels,
+    clock,
+    config::RedeemPolicy,
+    metrics::Metrics,
+    store::{Redemption, Store, Write},
+};
+
+/// Longest pause after failures.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What others ask of the claiming task.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Claim everything, and tell what came of it.
+    Now(oneshot::Sender<Result<Vec<Redemption>, Error>>),
+    /// A channel is closing: look at once.
+    Closing,
+}
+
+/// A handle by which the claiming task is woken.
+#[derive(Debug, Clone)]
+pub(crate) struct Orders(mpsc::Sender<Order>);
+
+impl Orders {
+    /// A handle, and what the task reads.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Order>) {
+        let (sender, receiver) = mpsc::channel(16);
+        (Self(sender), receiver)
+    }
+
+    /// Claims everything that can be claimed. An empty list means that there was nothing.
+    pub(crate) async fn now(&self) -> Result<Vec<Redemption>, Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.send(Order::Now(sender)).await.map_err(|_| Error::Stopping)?;
+        receiver.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    /// Wakes the task because a channel is closing.
+    pub(crate) fn closing(&self) {
+        // A full queue means that the task is about to look anyway.
+        drop(self.0.try_send(Order::Closing));
+    }
+}
+
+/// Claims what is earned.
+#[derive(Debug)]
+pub(crate) struct Claimer {
+    pub(crate) wallet: Wallet,
+    pub(crate) channels: Arc<Channels>,
+    pub(crate) store: Store,
+    pub(crate) policy: RedeemPolicy,
+    pub(crate) metrics: Metrics,
+}
+
+impl Claimer {
+    /// Looks every interval and whenever it is told to, until `stop`. A failure is tried again, after longer and longer
+    /// pauses; nothing is assumed about it.
+    pub(crate) async fn run(self, mut orders: mpsc::Receiver<Order>, stop: CancellationToken) {
+        let mut failures = 0u32;
+        let mut next = Instant::now() + self.policy.interval;
+        loop {
+            let order = tokio::select! {
+                () = stop.cancelled() => return,
+                order = orders.recv() => order,
+                () = tokio::time::sleep_until(next) => None,
+            };
+            let forced = matches!(order, Some(Order::Now(_)));
+            let outcome = self.round(forced).await;
+            failures = if outcome.is_ok() { 0 } else { failures.saturating_add(1) };
+            if let Err(error) = &outcome {
+                self.metrics.redeem_failures.inc();
+                warn!(%error, failures, "claiming failed and will be tried again");
+            }
+            next = Instant::now() + pause(self.policy.interval, failures);
+            if let Some(Order::Now(answer)) = order {
+                // Whoever asked may have stopped waiting; what was redeemed is stored.
+                drop(answer.send(outcome));
+            }
+        }
+    }
+
+    /// One look: claims what is due. `forced` claims everything.
+    async fn round(&self, forced: bool) -> Result<Vec<Redemption>, Error> {
+        let now = clock::now();
+        let pending: Vec<_> = self
+            .channels
+            .all()
+            .iter()
+            .map(|channel| channel.pending(now))
+            .collect();
+        let due = due(&self.policy, &pending, forced);
+        if due.is_empty() {
+            return Ok(Vec::new());
+        }
+        let claims = self.claims(&due).await?;
+        if claims.is_empty() {
+            return Ok(Vec::new());
+        }
+        let outcome = self.wallet.redeem(&claims).await;
+        let mut written = Vec::new();
+        for batch in outcome.redeemed {
+            written.push(self.take_in(batch).await?);
+        }
+        for id in &outcome.skipped {
+            warn!(channel = %id, "a claim was skipped by the contract");
+            self.refresh(id).await?;
+        }
+        match outcome.failed.into_iter().next() {
+            Some(FailedBatch { error, .. }) => Err(error.into()),
+            None => Ok(written),
+        }
+    }
+
+    /// The claims on these channels, by what the chain says of them now.
+    async fn claims(&self, due: &[ChannelId]) -> Result<Vec<Claim>, Error> {
+        let mut claims = Vec::new();
+        for id in due {
+            let Some(channel) = self.channels.get(id) else { continue };
+            self.channels.refresh(&channel).await?;
+            if channel.state().closes_at != 0 {
+                // The buyer may never come back with a statement; what it had for certain is billed before the
+                // channel closes.
+                channel.settle_orphans(&BTreeMap::new());
+            }
+            claims.extend(channel.claim());
+        }
+        // A claim must never be ahead of the receipts that it stands on.
+        self.store.flush().await?;
+        Ok(claims)
+    }
+
+    async fn take_in(&self, batch: Redeemed) -> Result<Redemption, Error> {
+        let redemption = Redemption {
+            transaction: batch.transaction,
+            block: batch.block,
+            redeemed_at: clock::now(),
+            provider: batch.provider,
+            royalty: batch.royalty,
+            fee: batch.fee,
+            channels: batch.channels,
+        };
+        info!(
+            transaction = %redemption.transaction,
+            block = redemption.block,
+            provider = %redemption.provider,
+            royalty = %redemption.royalty,
+            fee = %redemption.fee,
+            channels = redemption.channels.len(),
+            gas = batch.gas_used,
+            "redeemed"
+        );
+        self.metrics.redemptions.inc();
+        let write = Write::Redemption(Box::new(redemption.clone()));
+        self.store.submit(vec![write]).durable().await?;
+        for (id, total) in &redemption.channels {
+            self.note_redeemed(id, *total).await?;
+        }
+        Ok(redemption)
+    }
+
+    async fn note_redeemed(&self, id: &ChannelId, total: rialto_protocol::MicroDollars) -> Result<(), Error> {
+        let Some(channel) = self.channels.get(id) else {
+            return Ok(());
+        };
+        channel.note_redeemed(total).durable().await
+    }
+
+    async fn refresh(&self, id: &ChannelId) -> Result<(), Error> {
+        match self.channels.get(id) {
+            Some(channel) => self.channels.refresh(&channel).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// The pause before the next look: the interval, doubled with each failure.
+fn pause(interval: Duration, failures: u32) -> Duration {
+    let longest = LONGEST_PAUSE.max(interval);
+    interval.saturating_mul(2u32.saturating_pow(failures.min(16))).min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_limit() {
+        let interval = Duration::from_secs(5);
+        assert_eq!(pause(interval, 0), interval);
+        assert_eq!(pause(interval, 2), interval * 4);
+        assert_eq!(pause(interval, u32::MAX), LONGEST_PAUSE);
+        assert_eq!(pause(Duration::from_secs(600), 9), Duration::from_secs(600));
+    }
+}

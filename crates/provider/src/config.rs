@@ -1,0 +1,130 @@
+//! How a provider behaves. Every limit that a peer can push against is here.
+
+use std::time::Duration;
+
+use rialto_protocol::{
+    MicroDollars, Region,
+    offer::{MAX_CHUNK, MAX_LIFETIME},
+};
+
+use crate::Error;
+
+/// How a provider behaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where it computes, as it declares.
+    pub region: Region,
+    /// Units of output that a buyer pays ahead of the work; between 1 and [`MAX_CHUNK`].
+    pub chunk: u64,
+    /// Requests of one model that may wait for a slot; one more is refused as busy.
+    pub queue: usize,
+    /// How long work may stand still for want of a voucher.
+    pub payment_timeout: Duration,
+    /// How long a buyer may take to read a piece of its answer before it counts as gone.
+    pub stall_timeout: Duration,
+    /// How long a peer may take over the first frame of a trade.
+    pub first_frame_timeout: Duration,
+    /// Trades of one peer at a time.
+    pub trades_per_peer: usize,
+    /// Trades in all at a time.
+    pub trades: usize,
+    /// When earnings are claimed on chain.
+    pub redeem: RedeemPolicy,
+    /// Time between two offers of an idle provider.
+    pub offer_interval: Duration,
+    /// How long an offer is valid; at most [`MAX_LIFETIME`] seconds.
+    pub offer_lifetime: Duration,
+    /// Time between two looks at the chain's events.
+    pub watch_interval: Duration,
+    /// How long running work may take to finish at shutdown before it is cut off.
+    pub grace: Duration,
+}
+
+/// When earnings are claimed on chain. A requested close claims at once whatever this says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RedeemPolicy {
+    /// Claim once this much is earned and not claimed, over all channels.
+    pub min_value: MicroDollars,
+    /// Claim once the oldest unclaimed earning is this old.
+    pub max_age: Duration,
+    /// Time between two looks.
+    pub interval: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            region: Region::default(),
+            chunk: 64,
+            queue: 64,
+            payment_timeout: Duration::from_secs(20),
+            stall_timeout: Duration::from_secs(30),
+            first_frame_timeout: Duration::from_secs(10),
+            trades_per_peer: 256,
+            trades: 1_024,
+            redeem: RedeemPolicy::default(),
+            offer_interval: Duration::from_secs(10),
+            offer_lifetime: Duration::from_secs(30),
+            watch_interval: Duration::from_secs(2),
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for RedeemPolicy {
+    fn default() -> Self {
+        Self {
+            min_value: MicroDollars::new(1_000_000),
+            max_age: Duration::from_secs(3_600),
+            interval: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Config {
+    /// Checks every bound; the error names the field.
+    pub fn check(&self) -> Result<(), Error> {
+        let field = |text: &str| Err(Error::Config(text.to_owned()));
+        if self.chunk == 0 || self.chunk > MAX_CHUNK {
+            return field("`chunk` must be between 1 and 256 units");
+        }
+        if self.trades == 0 || self.trades_per_peer == 0 {
+            return field("`trades` and `trades_per_peer` must be at least 1");
+        }
+        if self.offer_lifetime.is_zero() || self.offer_lifetime.as_secs() > MAX_LIFETIME {
+            return field("`offer_lifetime` must be between 1 and 600 seconds");
+        }
+        let periods = [
+            self.redeem.interval,
+            self.offer_interval,
+            self.watch_interval,
+            self.payment_timeout,
+            self.stall_timeout,
+            self.first_frame_timeout,
+        ];
+        if periods.iter().any(Duration::is_zero) {
+            return field("an interval or timeout must not be zero");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_within_bounds_and_bad_numbers_are_not() {
+        Config::default().check().unwrap();
+        let long = Config {
+            chunk: MAX_CHUNK + 1,
+            ..Config::default()
+        };
+        assert!(matches!(long.check(), Err(Error::Config(_))));
+        let never = Config {
+            offer_interval: Duration::ZERO,
+            ..Config::default()
+        };
+        assert!(never.check().is_err());
+    }
+}

@@ -1,0 +1,154 @@
+//! Announcing what is sold: signed offers to every meeting peer, on a beat and when the load changes.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rialto_network::Node;
+use rialto_protocol::{
+    SigningKey,
+    offer::{Announcement, Offer},
+    ticket::Peer,
+    wire::{MAX_ANNOUNCEMENTS, OffersRequest, OffersResponse},
+};
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::{
+    Error, clock,
+    room::{Room, Shelf},
+    store::Write,
+};
+
+/// Shortest time between two announcements, however fast the load changes.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a meeting peer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Lifetime of the offers that a provider sends when it stops, in seconds.
+const FAREWELL: u64 = 1;
+
+/// Under this name the store keeps the last offer's sequence.
+const SEQUENCE: &str = "offer_sequence";
+
+/// Announces the provider's offers.
+#[derive(Debug)]
+pub(crate) struct Herald {
+    pub(crate) node: Node,
+    pub(crate) room: Arc<Room>,
+    pub(crate) key: Arc<SigningKey>,
+    pub(crate) meeting: Vec<Peer>,
+    pub(crate) changed: Arc<Notify>,
+    pub(crate) latest: Mutex<Vec<Announcement>>,
+}
+
+impl Herald {
+    /// The last announcements.
+    pub(crate) fn latest(&self) -> Vec<Announcement> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Announces until `closing`, then says farewell.
+    pub(crate) async fn run(self: Arc<Self>, closing: CancellationToken) {
+        let mut heard = true;
+        loop {
+            let lifetime = self.room.config.offer_lifetime.as_secs().max(1);
+            let started = Instant::now();
+            let taken = self.announce(lifetime).await;
+            match &taken {
+                Err(error) if heard => warn!(%error, "offers could not be announced"),
+                Err(error) => debug!(%error, "offers could not be announced"),
+                Ok(0) if heard && !self.meeting.is_empty() => warn!("no meeting peer took the offers, trying on"),
+                Ok(taken) => debug!(taken, "announced"),
+            }
+            heard = matches!(taken, Ok(1..));
+            let beat = started + self.room.config.offer_interval;
+            tokio::select! {
+                () = closing.cancelled() => break,
+                () = tokio::time::sleep_until(beat) => {}
+                () = async {
+                    tokio::time::sleep_until(started + PAUSE).await;
+                    self.changed.notified().await;
+                } => {}
+            }
+        }
+        // The book drops these at once instead of waiting for the old ones to expire.
+        if let Err(error) = self.announce(FAREWELL).await {
+            debug!(%error, "no farewell was sent");
+        }
+    }
+
+    /// Signs fresh offers and sends them to every meeting peer. Returns how many peers took them.
+    async fn announce(&self, lifetime: u64) -> Result<usize, Error> {
+        let sequence = self.sequence().await?;
+        let peer = self.node.peer();
+        let expires_at = clock::now().saturating_add(lifetime);
+        let offer = |shelf: &Arc<Shelf>| {
+            let offer = self.offer(shelf, &peer, sequence, expires_at);
+            offer.announce(&self.key, shelf.listing.manifest.clone())
+        };
+        let announcements: Vec<Announcement> = self.room.shelves.values().map(offer).collect();
+        self.latest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(&announcements);
+        let mut taken = 0;
+        for part in announcements.chunks(MAX_ANNOUNCEMENTS) {
+            let request = OffersRequest::Announce(part.to_vec());
+            let calls = self.meeting.iter().map(|peer| self.tell(peer, &request));
+            let answers = futures::future::join_all(calls).await;
+            taken += answers.into_iter().filter(|taken| *taken).count();
+        }
+        Ok(taken)
+    }
+
+    fn offer(&self, shelf: &Shelf, peer: &Peer, sequence: u64, expires_at: u64) -> Offer {
+        Offer {
+            provider: self.key.address(),
+            node: peer.node,
+            addresses: peer.addresses.clone(),
+            model: shelf.model,
+            publisher: shelf.listing.publisher,
+            price: shelf.listing.price,
+            chunk: self.room.config.chunk,
+            capacity: shelf.queue.capacity(),
+            load: u32::try_from(shelf.queue.load()).unwrap_or(u32::MAX),
+            speed: shelf.queue.speed(),
+            region: self.room.config.region,
+            energy_millijoules: shelf.listing.energy_millijoules,
+            sequence,
+            expires_at,
+        }
+    }
+
+    /// A number above every one used before, also before a restart and when the clock was set back.
+    async fn sequence(&self) -> Result<u64, Error> {
+        let last = self.room.store.mark(SEQUENCE).await?;
+        let sequence = last.saturating_add(1).max(clock::now_millis());
+        let write = Write::Mark(SEQUENCE, sequence);
+        self.room.store.submit(vec![write]).durable().await?;
+        Ok(sequence)
+    }
+
+    async fn tell(&self, peer: &Peer, request: &OffersRequest) -> bool {
+        match tokio::time::timeout(PATIENCE, self.node.offers(peer, request)).await {
+            Ok(Ok(OffersResponse::Noted { accepted, complaint })) => {
+                if let Some(complaint) = complaint {
+                    // Another node's words: cut, so that they cannot fill the log.
+                    let complaint: String = complaint.chars().take(200).collect();
+                    warn!(peer = %peer.node, complaint, "a meeting peer complained about an offer");
+                }
+                accepted > 0
+            }
+            Ok(Ok(OffersResponse::Book(_))) => false,
+            Ok(Err(error)) => {
+                debug!(peer = %peer.node, %error, "a meeting peer could not be told");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What must outlive the process: channels with their best vouchers, open requests, receipts, redemptions.
+//!
+//! One task writes; it takes everything that waits and commits it in one transaction, so that many requests share the
+//! cost of one sync to disk. The order of writes is the order of [`Store::submit`].
+
+mod migrate;
+pub mod read;
+mod restore;
+mod row;
+mod writer;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rialto_protocol::{
+    ChannelId, ChannelParams, Digest, MicroDollars, Price, RequestId, SignedReceipt, SignedVoucher,
+    channel::ChannelState,
+};
+use serde::{Deserialize, Serialize};
+use sqlx::{
+    SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use crate::Error;
+
+pub(crate) use restore::StoredChannel;
+
+/// A request that is being worked on: what a receipt needs to know of it if a crash cuts it off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OpenRequest {
+    /// The buyer's id.
+    pub(crate) request: RequestId,
+    /// [`rialto_protocol::job::Job::hash`].
+    pub(crate) request_hash: Digest,
+    /// The price agreed on.
+    pub(crate) price: Price,
+    /// Units of input.
+    pub(crate) input: u64,
+    /// Units of output that a voucher covers.
+    pub(crate) covered: u64,
+    /// Units of output that the buyer has for certain, because it paid for more after them.
+    pub(crate) floor: u64,
+}
+
+/// A redemption as the chain confirmed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Redemption {
+    /// The transaction's hash.
+    pub transaction: Digest,
+    /// The block it is in.
+    pub block: u64,
+    /// Seconds since 1970, by the provider's clock.
+    pub redeemed_at: u64,
+    /// What the provider received.
+    pub provider: MicroDollars,
+    /// What the holders of the models received.
+    pub royalty: MicroDollars,
+    /// What the protocol received.
+    pub fee: MicroDollars,
+    /// Each channel with its total redeemed so far.
+    pub channels: Vec<(ChannelId, MicroDollars)>,
+}
+
+/// One thing to write.
+#[derive(Debug, Clone)]
+pub(crate) enum Write {
+    /// A channel seen for the first time.
+    Channel {
+        /// What its id is made of.
+        params: ChannelParams,
+        /// As the chain has it.
+        state: ChannelState,
+        /// Seconds since 1970.
+        seen: u64,
+    },
+    /// What the chain says of a channel now.
+    State(ChannelId, ChannelState),
+    /// A voucher that is the best so far.
+    Voucher(SignedVoucher),
+    /// A request that is covered further.
+    Open(ChannelId, OpenRequest),
+    /// A request that ended without costing anything.
+    Released(ChannelId, RequestId),
+    /// A receipt; its request is no longer open.
+    Receipt(Box<SignedReceipt>),
+    /// A redemption.
+    Redemption(Box<Redemption>),
+    /// A number to remember under a name.
+    Mark(&'static str, u64),
+}
+
+/// Writes that are submitted together and committed together.
+pub(crate) struct Batch {
+    writes: Vec<Write>,
+    done: oneshot::Sender<Result<(), Error>>,
+}
+
+/// What the writing task is told.
+pub(crate) enum Order {
+    /// Write these.
+    Write(Batch),
+    /// Write what came before this, then end.
+    Close,
+}
+
+/// Resolves when the writes are on disk.
+#[must_use = "nothing may be released before its writes are on disk"]
+#[derive(Debug)]
+pub(crate) struct Commit(oneshot::Receiver<Result<(), Error>>);
+
+impl Commit {
+    /// Waits until the writes are on disk. An error means that they may not be, and that the store takes no more.
+    pub(crate) async fn durable(mut self) -> Result<(), Error> {
+        self.wait().await
+    }
+
+    /// As [`Self::durable`], for a wait that may be given up and begun again.
+    pub(crate) async fn wait(&mut self) -> Result<(), Error> {
+        (&mut self.0).await.unwrap_or(Err(Error::StoreFailed))
+    }
+}
+
+/// The provider's store.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    // Unbounded on purpose: whoever submits waits for the commit, so no more can wait here than there are trades, and a
+    // submission must not wait while a channel's lock is held.
+    orders: mpsc::UnboundedSender<Order>,
+    pool: SqlitePool,
+    failed: Arc<AtomicBool>,
+}
+
+/// The writing task, to be awaited at shutdown.
+#[derive(Debug)]
+pub(crate) struct Writer(JoinHandle<()>);
+
+impl Store {
+    /// Opens the store, creates it when it is missing, and starts its writing task.
+    pub(crate) async fn open(path: &Path) -> Result<(Self, Writer), Error> {
+        // FULL, not NORMAL: after a power cut NORMAL may lose the last commits. A lost receipt's number would be used
+        // again, and two receipts with one number are proof of fraud. One sync serves all writes that wait.
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(10));
+        let mut connection = sqlx::ConnectOptions::connect(&options).await?;
+        migrate::run(&mut connection).await?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .connect_with(options.create_if_missing(false))
+            .await?;
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let failed = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(writer::run(connection, inbox, failed.clone()));
+        let store = Self { orders, pool, failed };
+        Ok((store, Writer(task)))
+    }
+
+    /// Hands writes to the writing task. They are committed together, after everything submitted before.
+    pub(crate) fn submit(&self, writes: Vec<Write>) -> Commit {
+        let (done, commit) = oneshot::channel();
+        // A send fails only when the writer has ended; then the commit resolves to an error by itself.
+        drop(self.orders.send(Order::Write(Batch { writes, done })));
+        Commit(commit)
+    }
+
+    /// Waits until everything submitted so far is on disk.
+    pub(crate) async fn flush(&self) -> Result<(), Error> {
+        self.submit(Vec::new()).durable().await
+    }
+
+    /// Whether a write failed; nothing may be sold then.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Writes what was submitted, then closes. Whatever is submitted later fails.
+    pub(crate) async fn close(&self, writer: Writer) {
+        drop(self.orders.send(Order::Close));
+        self.pool.close().await;
+        if writer.0.await.is_err() {
+            tracing::error!("the store's writing task panicked");
+        }
+    }
+}

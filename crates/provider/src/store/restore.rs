@@ -1,0 +1,128 @@
+//! What a provider reads back: at its start, and when a buyer has to catch up.
+
+use rialto_protocol::{
+    ChannelId, ChannelParams, ReceiptsHead, RequestId, SignedReceipt, SignedVoucher, channel::ChannelState,
+};
+use sqlx::{Row, sqlite::SqliteRow};
+
+use super::{OpenRequest, Store, row};
+use crate::Error;
+
+/// Receipts of a channel that a restart needs: as many as the heads that the account remembers.
+const RECENT: i64 = 256;
+
+/// A channel as the store has it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredChannel {
+    pub(crate) params: ChannelParams,
+    pub(crate) state: ChannelState,
+    pub(crate) best: Option<SignedVoucher>,
+    /// The latest, oldest first.
+    pub(crate) receipts: Vec<SignedReceipt>,
+    pub(crate) open: Vec<OpenRequest>,
+}
+
+impl Store {
+    /// All channels that were not closed, with what they need to go on.
+    pub(crate) async fn channels(&self) -> Result<Vec<StoredChannel>, Error> {
+        let sql = "SELECT id, params, funded, redeemed, closes_at, closed, voucher FROM channels WHERE closed = 0 \
+                   OR EXISTS (SELECT 1 FROM requests WHERE requests.channel = channels.id)";
+        let mut channels = Vec::new();
+        for row in sqlx::query(sql).fetch_all(&self.pool).await? {
+            let id: ChannelId = row::id(&row, "id")?;
+            let params: ChannelParams = row::unpacked(&row, "params")?;
+            if params.id() != id {
+                return Err(Error::Corrupt("a channel's id is not made of its parts"));
+            }
+            let voucher: Option<Vec<u8>> = row.try_get("voucher")?;
+            channels.push(StoredChannel {
+                params,
+                state: state(&row)?,
+                best: voucher.map(|bytes| row::unpack(&bytes)).transpose()?,
+                receipts: self.recent(&id).await?,
+                open: self.open_requests(&id).await?,
+            });
+        }
+        Ok(channels)
+    }
+
+    async fn recent(&self, channel: &ChannelId) -> Result<Vec<SignedReceipt>, Error> {
+        let rows = sqlx::query("SELECT body FROM receipts WHERE channel = ? ORDER BY sequence DESC LIMIT ?")
+            .bind(channel.0.to_vec())
+            .bind(RECENT)
+            .fetch_all(&self.pool)
+            .await?;
+        let mut receipts = bodies(&rows)?;
+        receipts.reverse();
+        Ok(receipts)
+    }
+
+    async fn open_requests(&self, channel: &ChannelId) -> Result<Vec<OpenRequest>, Error> {
+        let rows = sqlx::query("SELECT body FROM requests WHERE channel = ?")
+            .bind(channel.0.to_vec())
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|row| row::unpacked(row, "body")).collect()
+    }
+
+    /// Receipts of a channel after a number, oldest first.
+    pub(crate) async fn receipts_after(
+        &self,
+        channel: &ChannelId,
+        sequence: u64,
+        limit: usize,
+    ) -> Result<Vec<SignedReceipt>, Error> {
+        let sql = "SELECT body FROM receipts WHERE channel = ? AND sequence > ? ORDER BY sequence LIMIT ?";
+        let rows = sqlx::query(sql)
+            .bind(channel.0.to_vec())
+            .bind(row::number(sequence))
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&self.pool)
+            .await?;
+        bodies(&rows)
+    }
+
+    /// The head after a receipt; `None` when there is no such receipt.
+    pub(crate) async fn head_at(&self, channel: &ChannelId, sequence: u64) -> Result<Option<ReceiptsHead>, Error> {
+        if sequence == 0 {
+            return Ok(Some(ReceiptsHead::default()));
+        }
+        let before = self.receipts_after(channel, sequence - 1, 1).await?;
+        let receipt = before.first().map(|signed| &signed.receipt);
+        Ok(receipt
+            .filter(|receipt| receipt.sequence == sequence)
+            .map(rialto_protocol::Receipt::head))
+    }
+
+    /// Whether a request has a receipt.
+    pub(crate) async fn has_receipt(&self, channel: &ChannelId, request: &RequestId) -> Result<bool, Error> {
+        let row = sqlx::query("SELECT 1 FROM receipts WHERE request = ? AND channel = ? LIMIT 1")
+            .bind(request.0.to_vec())
+            .bind(channel.0.to_vec())
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// A number kept under a name; zero when there is none.
+    pub(crate) async fn mark(&self, name: &str) -> Result<u64, Error> {
+        let row = sqlx::query("SELECT value FROM marks WHERE name = ?")
+            .bind(name.to_owned())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map_or(Ok(0), |row| row::count(&row, "value"))
+    }
+}
+
+pub(super) fn state(row: &SqliteRow) -> Result<ChannelState, Error> {
+    Ok(ChannelState {
+        funded: row::amount(row, "funded")?,
+        redeemed: row::amount(row, "redeemed")?,
+        closes_at: row::count(row, "closes_at")?,
+        closed: row.try_get::<i64, _>("closed")? != 0,
+    })
+}
+
+pub(super) fn bodies(rows: &[SqliteRow]) -> Result<Vec<SignedReceipt>, Error> {
+    rows.iter().map(|row| row::unpacked(row, "body")).collect()
+}

@@ -1,0 +1,181 @@
+//! The one task that writes: everything that waits goes into one transaction.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use rialto_protocol::{ChannelId, SignedReceipt, channel::ChannelState};
+use sqlx::{Connection, SqliteConnection};
+use tokio::sync::mpsc;
+use tracing::error;
+
+use super::{
+    Batch, Order, Redemption, Write,
+    row::{number, pack, wide},
+};
+use crate::Error;
+
+/// Most batches in one transaction, so that the first does not wait for an endless queue.
+const MAX_GROUP: usize = 512;
+
+pub(super) async fn run(
+    mut connection: SqliteConnection,
+    mut inbox: mpsc::UnboundedReceiver<Order>,
+    failed: Arc<AtomicBool>,
+) {
+    let mut orders = Vec::new();
+    let mut open = true;
+    while open && inbox.recv_many(&mut orders, MAX_GROUP).await > 0 {
+        let mut group = Vec::with_capacity(orders.len());
+        for order in orders.drain(..) {
+            match order {
+                Order::Write(batch) if open => group.push(batch),
+                Order::Write(_) => {}
+                Order::Close => open = false,
+            }
+        }
+        let result = if failed.load(Ordering::Relaxed) {
+            Err(Error::StoreFailed)
+        } else {
+            commit(&mut connection, &group).await
+        };
+        if let Err(error) = &result
+            && !failed.swap(true, Ordering::Relaxed)
+        {
+            error!(%error, "the store cannot be written, nothing more is sold");
+        }
+        for batch in group {
+            let answer = if result.is_ok() { Ok(()) } else { Err(Error::StoreFailed) };
+            // Whoever asked may have given up waiting; the write stands.
+            drop(batch.done.send(answer));
+        }
+    }
+    if let Err(error) = connection.close().await {
+        error!(%error, "the store did not close cleanly");
+    }
+}
+
+async fn commit(connection: &mut SqliteConnection, group: &[Batch]) -> Result<(), Error> {
+    if group.iter().all(|batch| batch.writes.is_empty()) {
+        return Ok(());
+    }
+    let mut transaction = connection.begin().await?;
+    for write in group.iter().flat_map(|batch| &batch.writes) {
+        apply(&mut transaction, write).await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+async fn apply(connection: &mut SqliteConnection, write: &Write) -> Result<(), Error> {
+    match write {
+        Write::Channel { params, state, seen } => {
+            let sql = "INSERT INTO channels (id, params, model, payer, funded, redeemed, closes_at, closed, first_seen) \
+                       VALUES (?, ?, ?, ?, '0', '0', 0, 0, ?) ON CONFLICT (id) DO NOTHING";
+            let query = sqlx::query(sql)
+                .bind(params.id().0.to_vec())
+                .bind(pack(params)?)
+                .bind(params.model.0.to_vec())
+                .bind(params.payer.0.to_vec())
+                .bind(number(*seen));
+            query.execute(&mut *connection).await?;
+            write_state(connection, &params.id(), state).await
+        }
+        Write::State(channel, state) => write_state(connection, channel, state).await,
+        Write::Voucher(voucher) => {
+            let query = sqlx::query("UPDATE channels SET voucher = ?, promised = ? WHERE id = ?")
+                .bind(pack(voucher)?)
+                .bind(voucher.voucher.cumulative.get().to_string())
+                .bind(voucher.voucher.channel.0.to_vec());
+            must_change(query.execute(connection).await?.rows_affected())
+        }
+        Write::Open(channel, open) => {
+            let query = sqlx::query("INSERT OR REPLACE INTO requests (channel, request, body) VALUES (?, ?, ?)")
+                .bind(channel.0.to_vec())
+                .bind(open.request.0.to_vec())
+                .bind(pack(open)?);
+            query.execute(connection).await?;
+            Ok(())
+        }
+        Write::Released(channel, request) => {
+            let query = sqlx::query("DELETE FROM requests WHERE channel = ? AND request = ?")
+                .bind(channel.0.to_vec())
+                .bind(request.0.to_vec());
+            query.execute(connection).await?;
+            Ok(())
+        }
+        Write::Receipt(receipt) => write_receipt(connection, receipt).await,
+        Write::Redemption(redemption) => write_redemption(connection, redemption).await,
+        Write::Mark(name, value) => {
+            let query = sqlx::query("INSERT OR REPLACE INTO marks (name, value) VALUES (?, ?)")
+                .bind(*name)
+                .bind(number(*value));
+            query.execute(connection).await?;
+            Ok(())
+        }
+    }
+}
+
+async fn write_state(
+    connection: &mut SqliteConnection,
+    channel: &ChannelId,
+    state: &ChannelState,
+) -> Result<(), Error> {
+    let query = sqlx::query("UPDATE channels SET funded = ?, redeemed = ?, closes_at = ?, closed = ? WHERE id = ?")
+        .bind(state.funded.get().to_string())
+        .bind(state.redeemed.get().to_string())
+        .bind(number(state.closes_at))
+        .bind(i64::from(state.closed))
+        .bind(channel.0.to_vec());
+    must_change(query.execute(connection).await?.rows_affected())
+}
+
+/// A plain insert: a second receipt with the same number must fail, never replace the first.
+async fn write_receipt(connection: &mut SqliteConnection, signed: &SignedReceipt) -> Result<(), Error> {
+    let receipt = &signed.receipt;
+    let sql = "INSERT INTO receipts (channel, sequence, request, model, finished_at, status, input_units, output_units, \
+               cost_nano, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let query = sqlx::query(sql)
+        .bind(receipt.channel.0.to_vec())
+        .bind(number(receipt.sequence))
+        .bind(receipt.request.0.to_vec())
+        .bind(receipt.model.0.to_vec())
+        .bind(number(receipt.finished_at))
+        .bind(i64::from(receipt.status as u8))
+        .bind(number(receipt.usage.input))
+        .bind(number(receipt.usage.output))
+        .bind(wide(receipt.cost.0))
+        .bind(pack(signed)?);
+    query.execute(&mut *connection).await?;
+    let query = sqlx::query("DELETE FROM requests WHERE channel = ? AND request = ?")
+        .bind(receipt.channel.0.to_vec())
+        .bind(receipt.request.0.to_vec());
+    query.execute(connection).await?;
+    Ok(())
+}
+
+/// The same redemption may be told twice: by the transaction's receipt, and by the chain's events.
+async fn write_redemption(connection: &mut SqliteConnection, redemption: &Redemption) -> Result<(), Error> {
+    let channels = serde_json::to_string(&redemption.channels).map_err(|_| Error::Corrupt("a list of channels"))?;
+    let sql = "INSERT OR IGNORE INTO redemptions (tx, block, redeemed_at, provider, royalty, fee, channels) \
+               VALUES (?, ?, ?, ?, ?, ?, ?)";
+    let query = sqlx::query(sql)
+        .bind(redemption.transaction.0.to_vec())
+        .bind(number(redemption.block))
+        .bind(number(redemption.redeemed_at))
+        .bind(redemption.provider.get().to_string())
+        .bind(redemption.royalty.get().to_string())
+        .bind(redemption.fee.get().to_string())
+        .bind(channels);
+    query.execute(connection).await?;
+    Ok(())
+}
+
+fn must_change(rows: u64) -> Result<(), Error> {
+    if rows == 1 {
+        Ok(())
+    } else {
+        Err(Error::Corrupt("a channel that should be known is not"))
+    }
+}

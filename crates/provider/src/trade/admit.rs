@@ -1,0 +1,200 @@
+//! Everything that must hold before work begins: a job we can do, a price we agreed on, a channel that pays.
+
+use std::sync::Arc;
+
+use rialto_engine::Prepared;
+use rialto_protocol::{
+    SignedReceipt, SignedVoucher,
+    account::VoucherError,
+    wire::{Refusal, RefusalCode, SellerFrame, TradeRequest},
+};
+
+use super::{
+    Stop,
+    line::{Heard, Line},
+};
+use crate::{
+    channel::{Channel, Live},
+    queue::Place,
+    reconcile::reconcile,
+    refusal,
+    room::{Room, Shelf},
+    store::OpenRequest,
+};
+
+/// A request that is covered by a stored voucher and may be worked on.
+pub(crate) struct Admitted {
+    pub(crate) channel: Arc<Channel>,
+    pub(crate) live: Live,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) place: Place,
+    pub(crate) prepared: Box<dyn Prepared>,
+    pub(crate) open: OpenRequest,
+    pub(crate) max_output: u64,
+}
+
+/// Checks a request in the order of what the checks cost us, and has its first part paid.
+pub(crate) async fn admit(room: &Room, request: TradeRequest, line: &mut Line) -> Result<Admitted, Stop> {
+    let shelf = check(room, &request)?;
+    let channel = room.channels.find(&request.channel).await?;
+    verify(&channel, &request.voucher)?;
+    let live = channel
+        .begin(request.id)
+        .ok_or_else(|| Refusal::new(RefusalCode::BadRequest, "a request with this id is being worked on"))?;
+    let catch_up = reconcile(&channel, &room.store, &request.statement, &request.id).await?;
+    let place = shelf.queue.enter().map_err(refusal::full)?;
+    let request_hash = request.job.hash(request.id);
+    let prepared = shelf
+        .listing
+        .engine
+        .prepare(request.job)
+        .await
+        .map_err(|complaint| refusal::engine(&complaint))?;
+    let max_output = prepared.max_output();
+    let open = OpenRequest {
+        request: request.id,
+        request_hash,
+        price: shelf.listing.price,
+        input: prepared.input_units(),
+        covered: max_output.min(room.config.chunk),
+        floor: 0,
+    };
+    let opening = Opening {
+        room,
+        channel: &channel,
+        open,
+        catch_up,
+        voucher: request.voucher,
+        behind: request.voucher.voucher.receipts_head == request.statement.head,
+    };
+    opening.pay(line).await?;
+    Ok(Admitted {
+        channel,
+        live,
+        shelf,
+        place,
+        prepared,
+        open,
+        max_output,
+    })
+}
+
+/// What can be checked without a look at channel or engine.
+fn check(room: &Room, request: &TradeRequest) -> Result<Arc<Shelf>, Refusal> {
+    if room.closing.is_cancelled() {
+        return Err(refusal::stopping());
+    }
+    if room.store.has_failed() {
+        return Err(refusal::internal(&crate::Error::StoreFailed));
+    }
+    request.job.check().map_err(|bad| refusal::job(&bad))?;
+    let shelf = room
+        .shelves
+        .get(&request.channel.model)
+        .ok_or_else(|| Refusal::new(RefusalCode::UnknownModel, "the provider does not sell this model"))?;
+    if !shelf.listing.price.within(&request.price) {
+        return Err(Refusal::new(
+            RefusalCode::PriceChanged,
+            "the price is higher now, read the new offer",
+        ));
+    }
+    Ok(shelf.clone())
+}
+
+pub(super) fn verify(channel: &Channel, voucher: &SignedVoucher) -> Result<(), Refusal> {
+    if voucher.voucher.channel != channel.id() {
+        return Err(refusal::voucher(VoucherError::OtherChannel));
+    }
+    channel
+        .verify(voucher)
+        .map_err(|error| Refusal::new(RefusalCode::BadVoucher, error.to_string()))
+}
+
+/// A request whose first part is to be paid.
+struct Opening<'a> {
+    room: &'a Room,
+    channel: &'a Channel,
+    open: OpenRequest,
+    catch_up: Vec<SignedReceipt>,
+    voucher: SignedVoucher,
+    /// Whether the voucher names the head that the statement proved.
+    behind: bool,
+}
+
+impl Opening<'_> {
+    /// Has the voucher stored and the request accepted; asks once for a better voucher where that can help.
+    async fn pay(mut self, line: &mut Line) -> Result<(), Stop> {
+        let complaint = match self.cover().await? {
+            None => {
+                // The buyer hears of it, or is found gone, once the work begins: it is covered and must be settled.
+                drop(line.say(&self.accepted()).await);
+                return Ok(());
+            }
+            Some(complaint) => complaint,
+        };
+        if !self.may_ask(complaint) {
+            return Err(refusal::voucher(complaint).into());
+        }
+        let flushed = self.room.store.flush().await;
+        flushed.map_err(|error| refusal::internal(&error))?;
+        line.say(&self.accepted()).await?;
+        let wanted = SellerFrame::VoucherWanted {
+            output_units: self.open.covered,
+            cumulative: self.channel.required(&self.open),
+        };
+        line.say(&wanted).await?;
+        self.voucher = self.next_voucher(line).await?;
+        verify(self.channel, &self.voucher)?;
+        match self.cover().await? {
+            None => Ok(()),
+            Some(complaint) => Err(refusal::voucher(complaint).into()),
+        }
+    }
+
+    fn accepted(&mut self) -> SellerFrame {
+        SellerFrame::Accepted {
+            input_units: self.open.input,
+            catch_up: std::mem::take(&mut self.catch_up),
+        }
+    }
+
+    /// Covers the request and waits until that is stored. Returns the complaint when the voucher does not do.
+    async fn cover(&self) -> Result<Option<VoucherError>, Refusal> {
+        let mut attempt = self.channel.cover(&self.open, &self.voucher);
+        if matches!(attempt, Err(VoucherError::Unfunded { .. })) && self.room.channels.top_up_seen(self.channel).await {
+            attempt = self.channel.cover(&self.open, &self.voucher);
+        }
+        match attempt {
+            Ok(commit) => {
+                let stored = commit.durable().await;
+                stored.map_err(|error| refusal::internal(&error))?;
+                self.room.metrics.vouchers.inc();
+                Ok(None)
+            }
+            Err(complaint) => Ok(Some(complaint)),
+        }
+    }
+
+    /// A buyer that estimated its input too low, or that lacks receipts, can do better; one whose total is below what
+    /// it owes already is not asked again.
+    fn may_ask(&self, complaint: VoucherError) -> bool {
+        match complaint {
+            VoucherError::TooLow { offered, .. } => offered.to_nano() >= self.channel.earned(),
+            VoucherError::UnknownHead => self.behind && !self.catch_up.is_empty(),
+            VoucherError::OtherChannel | VoucherError::Unfunded { .. } | VoucherError::TooLarge(_) => false,
+        }
+    }
+
+    async fn next_voucher(&self, line: &mut Line) -> Result<SignedVoucher, Stop> {
+        match tokio::time::timeout(self.room.config.payment_timeout, line.hear()).await {
+            Ok(Heard::Voucher(voucher)) => Ok(*voucher),
+            Ok(Heard::Cancel) => Err(Refusal::new(
+                RefusalCode::PaymentTimeout,
+                "the request was cancelled before it was paid",
+            )
+            .into()),
+            Ok(Heard::Gone) => Err(Stop::Gone),
+            Err(_) => Err(Refusal::new(RefusalCode::PaymentTimeout, "no voucher came in time").into()),
+        }
+    }
+}
