@@ -83,22 +83,39 @@ impl ChannelState {
 pub struct Split {
     /// The seller's part: what the others leave.
     pub provider: MicroDollars,
-    /// The model holder's part, rounded down.
+    /// The model holder's part.
     pub royalty: MicroDollars,
-    /// The protocol's part, rounded down.
+    /// The protocol's part.
     pub fee: MicroDollars,
 }
 
 impl Split {
-    /// Divides a payment; both rates are in basis points, together at most 10,000.
-    pub fn of(paid: MicroDollars, royalty_bps: u16, fee_bps: u16) -> Self {
-        let part = |bps: u16| MicroDollars::try_from(paid.get() * u128::from(bps.min(10_000)) / 10_000).unwrap_or(paid);
-        let (royalty, fee) = (part(royalty_bps), part(fee_bps));
+    /// Divides what a channel pays when its running total goes from `from` to `to`, as the escrow does.
+    ///
+    /// Every part is the difference of a function of the running total, so the way in which claims are batched changes
+    /// no total (invariant 7): the fee of the total, and the royalty of what the fee leaves. Both rates are in basis
+    /// points of what the buyer pays; the contracts hold each to at most 1,000.
+    pub fn between(from: MicroDollars, to: MicroDollars, royalty_bps: u16, fee_bps: u16) -> Self {
+        const BPS: u128 = 10_000;
+        let fee_bps = u128::from(fee_bps).min(BPS - 1);
+        let royalty_bps = u128::from(royalty_bps).min(BPS - fee_bps);
+        let parts = |total: MicroDollars| {
+            let fee = total.get() * fee_bps / BPS;
+            (fee, (total.get() - fee) * royalty_bps / (BPS - fee_bps))
+        };
+        let (before, after) = (parts(from), parts(to.max(from)));
+        let part = |amount: u128| MicroDollars::try_from(amount).unwrap_or_default();
+        let (fee, royalty) = (part(after.0 - before.0), part(after.1 - before.1));
         Self {
-            provider: paid.saturating_sub(royalty).saturating_sub(fee),
+            provider: to.saturating_sub(from).saturating_sub(royalty).saturating_sub(fee),
             royalty,
             fee,
         }
+    }
+
+    /// Divides a channel's first payment; later ones are [`Self::between`] two totals.
+    pub fn of(paid: MicroDollars, royalty_bps: u16, fee_bps: u16) -> Self {
+        Self::between(MicroDollars::ZERO, paid, royalty_bps, fee_bps)
     }
 }
 
@@ -114,6 +131,26 @@ mod tests {
             let paid = MicroDollars::try_from(paid).unwrap();
             let split = Split::of(paid, royalty, fee);
             prop_assert_eq!(split.provider.get() + split.royalty.get() + split.fee.get(), paid.get());
+        }
+
+        #[test]
+        fn batching_changes_no_part_of_a_payment(
+            totals in prop::collection::vec(0..=crate::money::MAX_MICRO, 1..8),
+            royalty in 0u16..=1_000,
+            fee in 0u16..=1_000,
+        ) {
+            let mut totals: Vec<_> = totals.into_iter().map(|total| MicroDollars::try_from(total).unwrap()).collect();
+            totals.sort_unstable();
+            let (mut from, mut sum) = (MicroDollars::ZERO, [0u128; 3]);
+            for to in &totals {
+                let split = Split::between(from, *to, royalty, fee);
+                let parts = [split.provider, split.royalty, split.fee].map(MicroDollars::get);
+                prop_assert_eq!(parts.iter().sum::<u128>(), to.get() - from.get());
+                sum = std::array::from_fn(|i| sum[i] + parts[i]);
+                from = *to;
+            }
+            let once = Split::of(from, royalty, fee);
+            prop_assert_eq!(sum, [once.provider, once.royalty, once.fee].map(MicroDollars::get));
         }
 
         #[test]

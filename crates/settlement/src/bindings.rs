@@ -1,8 +1,6 @@
 //! The parts of the contracts' interfaces that are used here; `contracts/src/interfaces` documents them. A test
 //! compares every signature with the compiled artifacts.
 
-#![expect(missing_docs, reason = "generated from Solidity, where it is documented")]
-
 alloy::sol! {
     #[derive(Debug)]
     struct ChannelParams {
@@ -94,5 +92,48 @@ alloy::sol! {
         function allowance(address owner, address spender) external view returns (uint256);
         function approve(address spender, uint256 value) external returns (bool);
         function mint(address to, uint256 amount) external;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use alloy::{
+        json_abi::JsonAbi,
+        sol_types::{SolEventInterface, SolInterface},
+    };
+
+    use super::*;
+    use crate::deploy::ARTIFACTS;
+
+    fn abi(artifact: &str) -> JsonAbi {
+        let artifact: serde_json::Value = serde_json::from_str(artifact).unwrap();
+        serde_json::from_value(artifact["abi"].clone()).unwrap()
+    }
+
+    fn check<C: SolInterface>(artifact: &str) {
+        let functions: BTreeSet<_> = abi(artifact)
+            .functions()
+            .map(|function| function.selector().0)
+            .collect();
+        for selector in C::selectors() {
+            assert!(functions.contains(&selector), "{} has no {selector:02x?}", C::NAME);
+        }
+        assert!(C::COUNT > 0);
+    }
+
+    #[test]
+    fn every_function_and_event_is_one_of_the_compiled_contracts() {
+        let [escrow, models, providers, token] = ARTIFACTS;
+        check::<Escrow::EscrowCalls>(escrow);
+        check::<Models::ModelsCalls>(models);
+        check::<Providers::ProvidersCalls>(providers);
+        check::<TestDollar::TestDollarCalls>(token);
+        let events: BTreeSet<_> = abi(escrow).events().map(|event| event.selector().0).collect();
+        for selector in Escrow::EscrowEvents::SELECTORS {
+            assert!(events.contains(selector), "{selector:02x?}");
+        }
+        assert_eq!(Escrow::EscrowEvents::COUNT, 6);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::{B256, Bytes};
-use rialto_protocol::{ChannelId, Digest, MicroDollars, ModelId, claim::Claim};
+use rialto_protocol::{ChannelId, Digest, Domain, MicroDollars, ModelId, Signature, SignedVoucher, claim::Claim};
 
 use crate::{
     Error, Wallet, abi,
@@ -82,6 +82,32 @@ pub(crate) fn groups(claims: &[Claim]) -> Vec<Group> {
     groups.into_iter().map(group).collect()
 }
 
+/// The claim with the one form of its signature that the escrow accepts; `None` if there is none.
+///
+/// A signature is valid against a known key whatever its recovery bit says, but the escrow knows the key only by its
+/// account: a buyer that turns that bit would pay with vouchers that pass every check but the last.
+fn as_the_escrow_reads(claim: &Claim, domain: &Domain) -> Option<Claim> {
+    let SignedVoucher { voucher, signature } = claim.voucher;
+    if abi::salt(&claim.channel).is_err() || voucher.channel != claim.channel.id() {
+        return None;
+    }
+    let digest = voucher.digest(domain);
+    let by_signer = |signature: &Signature| {
+        let key = signature.recover(&digest);
+        key.is_ok_and(|key| key.address() == claim.channel.signer)
+    };
+    let mut bytes = signature.to_bytes();
+    if let Some(bit) = bytes.last_mut() {
+        *bit = if *bit == 27 { 28 } else { 27 };
+    }
+    let turned = Signature::from_bytes(&bytes).ok();
+    let signature = [Some(signature), turned].into_iter().flatten().find(by_signer)?;
+    Some(Claim {
+        voucher: SignedVoucher { voucher, signature },
+        ..*claim
+    })
+}
+
 impl Wallet {
     /// Redeems claims on channels of this wallet, in batches of at most [`MAX_BATCH`].
     ///
@@ -89,10 +115,25 @@ impl Wallet {
     /// the chain is found unreachable the remaining batches fail at once.
     pub async fn redeem(&self, claims: &[Claim]) -> Redemption {
         let mut all = Redemption::default();
+        let domain = match self.chain().domain().await {
+            Ok(domain) => domain,
+            Err(error) => {
+                all.failed.push(FailedBatch {
+                    channels: claims.iter().map(|claim| claim.channel.id()).collect(),
+                    error,
+                });
+                return all;
+            }
+        };
+        let mut good = Vec::new();
+        for claim in claims {
+            match as_the_escrow_reads(claim, &domain) {
+                Some(claim) => good.push(claim),
+                None => all.skipped.push(claim.channel.id()),
+            }
+        }
         let mut unreachable = None;
-        let (sound, odd): (Vec<Claim>, Vec<Claim>) = claims.iter().partition(|claim| abi::salt(&claim.channel).is_ok());
-        all.skipped.extend(odd.iter().map(|claim| claim.channel.id()));
-        for batch in batches(&sound) {
+        for batch in batches(&good) {
             let channels: BTreeSet<ChannelId> = batch.iter().map(|claim| claim.channel.id()).collect();
             let outcome = match &unreachable {
                 Some(error) => Err(Error::clone(error)),

@@ -1,19 +1,17 @@
 //! One JSON-RPC connection over HTTP: bounded in time and size, and exact about what reached the node.
 
 use std::{
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use alloy::{
-    primitives::Bytes,
-    rpc::{
-        client::RpcClient,
-        json_rpc::{ErrorPayload, RequestPacket, ResponsePacket, RpcError, RpcRecv, RpcSend},
-    },
-    transports::{TransportError, TransportErrorKind, TransportFut},
-};
+use alloy::primitives::Bytes;
 use reqwest::{Client, Url, redirect::Policy};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
 
 use crate::Error;
 
@@ -54,10 +52,34 @@ impl From<Failure> for Error {
     }
 }
 
-/// A connection.
+#[derive(Serialize)]
+struct Call<'a, P> {
+    jsonrpc: &'static str,
+    id: u64,
+    method: &'a str,
+    params: P,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    id: Option<u64>,
+    result: Option<Box<RawValue>>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    code: i64,
+    message: String,
+    data: Option<serde_json::Value>,
+}
+
+/// A connection. alloy brings one too, but it reads answers of any size and does not say what reached the node.
 #[derive(Clone)]
 pub(crate) struct Rpc {
-    client: RpcClient,
+    client: Client,
+    url: Url,
+    calls: Arc<AtomicU64>,
 }
 
 impl Rpc {
@@ -68,22 +90,61 @@ impl Rpc {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(bad("must start with http:// or https://"));
         }
-        let local = is_loopback(&url);
-        let http = Http {
-            client: http_client(timeout, local).map_err(|error| bad(&format!("cannot be used: {error}")))?,
-            url,
-        };
+        let client = http_client(timeout, is_loopback(&url));
         Ok(Self {
-            client: RpcClient::new(http, local),
+            client: client.map_err(|error| bad(&format!("cannot be used: {error}")))?,
+            url,
+            calls: Arc::default(),
         })
     }
 
-    /// Calls a method.
-    pub(crate) async fn request<P: RpcSend, R: RpcRecv>(&self, method: &'static str, params: P) -> Result<R, Failure> {
-        self.client
-            .request(method, params)
-            .await
-            .map_err(|error| failure(method, error))
+    /// Calls a method with its parameters as a tuple.
+    pub(crate) async fn request<P: Serialize, R: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        params: P,
+    ) -> Result<R, Failure> {
+        let call = Call {
+            jsonrpc: "2.0",
+            id: self.calls.fetch_add(1, Ordering::Relaxed),
+            method,
+            params,
+        };
+        let body = self.exchange(&call).await?;
+        let corrupt = || Failure::Corrupt(format!("the result of {method}"));
+        let answer: Answer = serde_json::from_slice(&body).map_err(|_| corrupt())?;
+        if let Some(refusal) = answer.error {
+            return Err(Failure::Refused {
+                code: refusal.code,
+                message: shorten(&refusal.message),
+                data: refusal.data.as_ref().and_then(revert_data),
+            });
+        }
+        if answer.id != Some(call.id) {
+            return Err(corrupt());
+        }
+        let result = answer.result.as_ref().map_or("null", |result| result.get());
+        serde_json::from_str(result).map_err(|_| corrupt())
+    }
+
+    async fn exchange<P: Serialize>(&self, call: &Call<'_, P>) -> Result<Vec<u8>, Failure> {
+        let sent = self.client.post(self.url.clone()).json(call).send().await;
+        let mut response = sent.map_err(unanswered)?;
+        let status = response.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unanswered)? {
+            if body.len().saturating_add(chunk.len()) > MAX_ANSWER_BYTES {
+                return Err(Failure::Corrupt(format!(
+                    "an answer of more than {MAX_ANSWER_BYTES} bytes"
+                )));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        // Some nodes answer a refusal with an error status; whatever else has one is no answer of the node.
+        if !status.is_success() && serde_json::from_slice::<Answer>(&body).is_err() {
+            return Err(Failure::NoAnswer(format!("HTTP status {}", status.as_u16())));
+        }
+        Ok(body)
     }
 }
 
@@ -107,35 +168,6 @@ fn http_client(timeout: Duration, local: bool) -> Result<Client, reqwest::Error>
     if local { builder.no_proxy() } else { builder }.build()
 }
 
-/// alloy's transport over a client of ours: the one that alloy brings reads answers of any size.
-#[derive(Clone)]
-struct Http {
-    client: Client,
-    url: Url,
-}
-
-impl Http {
-    async fn exchange(self, request: RequestPacket) -> Result<ResponsePacket, Failure> {
-        let sent = self.client.post(self.url).json(&request).send().await;
-        let mut response = sent.map_err(unanswered)?;
-        let status = response.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unanswered)? {
-            if body.len().saturating_add(chunk.len()) > MAX_ANSWER_BYTES {
-                return Err(Failure::Corrupt(format!(
-                    "an answer of more than {MAX_ANSWER_BYTES} bytes"
-                )));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        match serde_json::from_slice(&body) {
-            Ok(packet) => Ok(packet),
-            Err(_) if !status.is_success() => Err(Failure::NoAnswer(format!("HTTP status {}", status.as_u16()))),
-            Err(_) => Err(Failure::Corrupt("an answer that is not JSON-RPC".into())),
-        }
-    }
-}
-
 fn unanswered(error: reqwest::Error) -> Failure {
     let connecting = error.is_connect();
     let mut reason = error.without_url().to_string();
@@ -148,45 +180,8 @@ fn unanswered(error: reqwest::Error) -> Failure {
     }
 }
 
-impl tower::Service<RequestPacket> for Http {
-    type Response = ResponsePacket;
-    type Error = TransportError;
-    type Future = TransportFut<'static>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: RequestPacket) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move { this.exchange(request).await.map_err(TransportErrorKind::custom) })
-    }
-}
-
-fn failure(method: &'static str, error: TransportError) -> Failure {
-    match error {
-        RpcError::ErrorResp(payload) => refused(&payload),
-        RpcError::Transport(TransportErrorKind::Custom(inner)) => match inner.downcast::<Failure>() {
-            Ok(failure) => *failure,
-            Err(other) => Failure::NoAnswer(shorten(&other.to_string())),
-        },
-        RpcError::Transport(other) => Failure::NoAnswer(shorten(&other.to_string())),
-        RpcError::NullResp | RpcError::DeserError { .. } => Failure::Corrupt(format!("the result of {method}")),
-        other => Failure::Corrupt(shorten(&other.to_string())),
-    }
-}
-
-fn refused(payload: &ErrorPayload) -> Failure {
-    Failure::Refused {
-        code: payload.code,
-        message: shorten(&payload.message),
-        data: payload.data.as_ref().and_then(|data| revert_data(data.get())),
-    }
-}
-
 /// The bytes a contract reverted with: a text in the error's `data`, or one level deeper as some nodes have it.
-fn revert_data(json: &str) -> Option<Bytes> {
-    let value: serde_json::Value = serde_json::from_str(json).ok()?;
+fn revert_data(value: &serde_json::Value) -> Option<Bytes> {
     let text = value.as_str().or_else(|| value.get("data")?.as_str())?;
     text.strip_prefix("0x")
         .and_then(|digits| hex::decode(digits).ok())

@@ -1,0 +1,234 @@
+//! A real chain for the tests: anvil on a free port, ended with the test.
+
+#![expect(dead_code, reason = "each test file uses its part")]
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use rialto_protocol::{
+    Address, ChannelParams, MicroDollars, ModelId, SigningKey, manifest::Manifest, ticket::Contracts,
+};
+use rialto_settlement::{Chain, DeployOptions, Options, Wallet, deploy, fund_native};
+use serde_json::{Value, json};
+
+/// Fee of the test market in basis points.
+pub const FEE_BPS: u16 = 250;
+/// Royalty of the test model in basis points; with the fee it leaves remainders everywhere.
+pub const ROYALTY_BPS: u16 = 333;
+/// Challenge period of the test market in seconds.
+pub const CHALLENGE: u64 = 3_600;
+
+/// A running anvil.
+pub struct Anvil {
+    child: Child,
+    port: u16,
+}
+
+impl Drop for Anvil {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("RIALTO_ANVIL") {
+        return path.into();
+    }
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contracts/node_modules/@foundry-rs");
+    // The platform's own binary: the script beside it would leave anvil running when it is killed.
+    let installed = std::fs::read_dir(packages).into_iter().flatten().flatten();
+    installed
+        .map(|entry| entry.path().join("bin/anvil"))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| "anvil".into())
+}
+
+impl Anvil {
+    /// Starts on a free port.
+    pub fn start() -> Self {
+        Self::start_at(0)
+    }
+
+    /// Starts on a port.
+    pub fn start_at(port: u16) -> Self {
+        let binary = binary();
+        let mut child = Command::new(&binary)
+            .args(["--port", &port.to_string()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!(
+                    "anvil is missing ({}: {error}): run `npm ci` in contracts/, or set RIALTO_ANVIL to its path",
+                    binary.display()
+                )
+            });
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let port = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| line.strip_prefix("Listening on ")?.rsplit_once(':')?.1.parse().ok())
+            .expect("anvil ended before it listened");
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, port }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Calls a method of the node itself.
+    pub async fn rpc(&self, method: &str, params: Value) -> Value {
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let response = client.post(self.url()).json(&request).send().await.unwrap();
+        let mut answer: Value = response.json().await.unwrap();
+        assert!(answer["error"].is_null(), "{method}: {answer}");
+        answer["result"].take()
+    }
+
+    /// Moves the chain's clock.
+    pub async fn travel(&self, seconds: u64) {
+        self.rpc("evm_increaseTime", json!([seconds])).await;
+        self.rpc("evm_mine", json!([])).await;
+    }
+}
+
+/// The first development key of every development chain.
+pub fn rich() -> SigningKey {
+    let secret = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+    SigningKey::from_bytes(&hex::decode(secret).unwrap().try_into().unwrap()).unwrap()
+}
+
+/// A key of the tests.
+pub fn key(number: u8) -> SigningKey {
+    SigningKey::from_bytes(&[number; 32]).unwrap()
+}
+
+/// Micro-dollars.
+pub fn usd(micro: u64) -> MicroDollars {
+    MicroDollars::new(micro)
+}
+
+/// A market with everybody in it.
+pub struct Market {
+    pub anvil: Anvil,
+    pub chain: Chain,
+    pub buyer: Wallet,
+    pub provider: Wallet,
+    pub publisher: Wallet,
+    pub fee_recipient: Wallet,
+    pub session: SigningKey,
+    pub model: ModelId,
+}
+
+pub fn manifest() -> Manifest {
+    Manifest::from_toml(&format!(
+        r#"
+        schema = 1
+        publisher_name = "rialto"
+        name = "example"
+        tag = "v1"
+        task = "predict"
+        description = "an example"
+        quantisation = "F32"
+        licence = "MIT OR Apache-2.0"
+        royalty_bps = {ROYALTY_BPS}
+        context_length = 0
+        format = "onnx"
+        chat_template_hash = ""
+        tokenizer_hash = ""
+        [[artifacts]]
+        path = "example.onnx"
+        blake3 = "0000000000000000000000000000000000000000000000000000000000000001"
+        size = 12
+        "#
+    ))
+    .unwrap()
+}
+
+pub fn options() -> DeployOptions {
+    DeployOptions {
+        fee_bps: FEE_BPS,
+        fee_recipient: key(4).address(),
+        challenge_period: CHALLENGE,
+        ..DeployOptions::default()
+    }
+}
+
+impl Market {
+    /// Contracts, a model, and a buyer with a thousand dollars.
+    pub async fn open() -> Self {
+        let anvil = Anvil::start();
+        let deployed = deploy(&anvil.url(), &rich(), &options()).await.unwrap();
+        assert_eq!(deployed.chain_id, 31_337);
+        let chain = Chain::connect(&anvil.url(), deployed.contracts).unwrap();
+        for number in 1..=4 {
+            let account = key(number).address();
+            fund_native(&chain, &rich(), account, 10u128.pow(18)).await.unwrap();
+        }
+        let wallet = |number| Wallet::new(chain.clone(), key(number));
+        let publisher = wallet(3);
+        let model = publisher.register_model(&manifest()).await.unwrap();
+        let buyer = wallet(1);
+        buyer.mint(buyer.address(), usd(1_000_000_000)).await.unwrap();
+        Self {
+            buyer,
+            provider: wallet(2),
+            publisher,
+            fee_recipient: wallet(4),
+            session: key(5),
+            model,
+            chain,
+            anvil,
+        }
+    }
+
+    pub fn contracts(&self) -> Contracts {
+        self.chain.contracts()
+    }
+
+    pub fn params(&self, salt: u128) -> ChannelParams {
+        ChannelParams {
+            payer: self.buyer.address(),
+            signer: self.session.address(),
+            provider: self.provider.address(),
+            model: self.model,
+            token: self.contracts().token,
+            salt,
+        }
+    }
+
+    /// The wallet of a key, with short patience.
+    pub fn impatient(&self, number: u8) -> Wallet {
+        let options = Options {
+            receipt_timeout: std::time::Duration::from_millis(300),
+            ..Options::default()
+        };
+        let chain = Chain::connect_with(&self.anvil.url(), self.contracts(), options).unwrap();
+        Wallet::new(chain, key(number))
+    }
+
+    /// All stablecoin that the market's accounts and the escrow hold.
+    pub async fn all_money(&self) -> u128 {
+        let mut sum = 0;
+        let contracts = self.contracts();
+        let wallets = [&self.buyer, &self.provider, &self.publisher, &self.fee_recipient];
+        let accounts = wallets.map(Wallet::address).into_iter();
+        for account in accounts.chain([contracts.escrow, contracts.providers]) {
+            sum += self.chain.token_balance(account).await.unwrap().get();
+        }
+        sum
+    }
+}
+
+/// An account that nobody has.
+pub const NOBODY: Address = Address([0xee; 20]);
