@@ -16,8 +16,18 @@ contract Models is ERC721, IERC2981, IModels {
 
     uint256 private constant BPS = 10_000;
 
-    /// @dev `publisher` and `royaltyBps` share the first slot, and leave room there for a pending rate and its date.
-    mapping(bytes32 modelId => Model) private _models;
+    /// @dev What the escrow asks for at each redemption (holder and rate) is in one slot, which is why the holder is kept
+    /// here as well as in ERC-721's own records. The slot has room for a pending rate and its date.
+    struct Record {
+        address holder;
+        uint16 royaltyBps;
+        address publisher;
+        bytes32 manifestHash;
+        string quantisation;
+        string licence;
+    }
+
+    mapping(bytes32 modelId => Record) private _records;
 
     constructor() ERC721("Rialto Models", "MODEL") {}
 
@@ -33,7 +43,12 @@ contract Models is ERC721, IERC2981, IModels {
         modelId = modelIdOf(msg.sender, manifestHash);
         require(!exists(modelId), AlreadyRegistered(modelId));
 
-        _models[modelId] = Model(msg.sender, royaltyBps, manifestHash, quantisation, licence);
+        Record storage record = _records[modelId];
+        record.royaltyBps = royaltyBps;
+        record.publisher = msg.sender;
+        record.manifestHash = manifestHash;
+        record.quantisation = quantisation;
+        record.licence = licence;
         emit ModelRegistered(modelId, msg.sender, manifestHash, quantisation, licence, royaltyBps);
         // Not the safe variant: the publisher asked for the token itself, and a callback would only invite re-entry.
         _mint(msg.sender, uint256(modelId));
@@ -46,19 +61,20 @@ contract Models is ERC721, IERC2981, IModels {
 
     /// @inheritdoc IModels
     function exists(bytes32 modelId) public view returns (bool) {
-        return _ownerOf(uint256(modelId)) != address(0);
+        return _records[modelId].holder != address(0);
     }
 
     /// @inheritdoc IModels
     function royaltyOf(bytes32 modelId) public view returns (address holder, uint16 royaltyBps) {
-        holder = _ownerOf(uint256(modelId));
-        royaltyBps = _models[modelId].royaltyBps;
+        Record storage record = _records[modelId];
+        return (record.holder, record.royaltyBps);
     }
 
     /// @inheritdoc IModels
     function modelOf(bytes32 modelId) external view returns (Model memory) {
         require(exists(modelId), UnknownModel(modelId));
-        return _models[modelId];
+        Record storage record = _records[modelId];
+        return Model(record.publisher, record.royaltyBps, record.manifestHash, record.quantisation, record.licence);
     }
 
     /// @inheritdoc IERC2981
@@ -72,5 +88,11 @@ contract Models is ERC721, IERC2981, IModels {
     /// @inheritdoc IERC165
     function supportsInterface(bytes4 interfaceId) public view override(ERC721, IERC165) returns (bool) {
         return interfaceId == type(IERC2981).interfaceId || super.supportsInterface(interfaceId);
+    }
+
+    /// @dev Every mint and transfer passes here, so the holder the escrow pays is the holder of the token.
+    function _update(address to, uint256 tokenId, address auth) internal override returns (address from) {
+        from = super._update(to, tokenId, auth);
+        _records[bytes32(tokenId)].holder = to;
     }
 }

@@ -67,6 +67,7 @@ contract ModelsTest is Test {
         models.transferFrom(ALICE, BOB, uint256(id));
         (address holder, uint16 royaltyBps) = models.royaltyOf(id);
         eq(holder, BOB, "holder");
+        eq(models.ownerOf(uint256(id)), BOB, "the same holder as ERC-721 says");
         eq(royaltyBps, 250, "rate");
         (address receiver, uint256 amount) = models.royaltyInfo(uint256(id), 10_000);
         eq(receiver, BOB, "receiver");
