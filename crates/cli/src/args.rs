@@ -1,0 +1,269 @@
+//! What can be written on the command line. A flag wins over its environment variable, which wins over the file.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// A marketplace for AI inference: buy it, sell it, publish models, settle on chain.
+#[derive(Debug, Parser)]
+#[command(name = "rialto", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Configuration file; by default `rialto/config.toml` in the user's configuration folder.
+    #[arg(long, global = true, env = "RIALTO_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where keys, stores and the development chain are kept.
+    #[arg(long, global = true, env = "RIALTO_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Print JSON instead of text: one object, or one object a line for what goes on.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say more on standard error; twice for everything. `RUST_LOG` says it in detail.
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Write the log as JSON lines.
+    #[arg(long, global = true, env = "RIALTO_LOG_JSON")]
+    pub(crate) log_json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a whole market on this machine, make a first trade, and serve.
+    Up(Up),
+    /// Sell inference: load models, announce offers, work, claim.
+    Provide(Provide),
+    /// Buy inference: an OpenAI-compatible server that finds, pays and checks sellers.
+    Gateway(Gateway),
+    /// Run the embedded development chain alone.
+    Chain(Chain),
+    /// Ask a model something through the gateway.
+    Chat(Chat),
+    /// List, check and publish models.
+    #[command(subcommand)]
+    Model(Model),
+    /// Show the accounts of this machine and what they hold.
+    Wallet,
+    /// Show and close payment channels.
+    #[command(subcommand)]
+    Channel(Channel),
+    /// Show what was bought and sold: the signed receipts and their redemptions.
+    Receipts(Receipts),
+    /// Create, list and revoke the gateway's API keys.
+    #[command(subcommand)]
+    Key(Key),
+    /// Show the ticket by which another machine joins this market.
+    Ticket,
+    /// Check this machine and this data directory, and say how to mend what is wrong.
+    Doctor,
+    /// Delete everything in the data directory: keys, chain, receipts.
+    Reset(Reset),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the market is.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Place {
+    /// The market's ticket, as `rialto ticket` prints it.
+    #[arg(long, env = "RIALTO_TICKET", value_name = "TICKET")]
+    pub(crate) ticket: Option<String>,
+    /// The chain's RPC address; by default the ticket's.
+    #[arg(long, env = "RIALTO_RPC_URL", value_name = "URL")]
+    pub(crate) rpc_url: Option<String>,
+    /// UDP address of the node; port 0 for any.
+    #[arg(long, env = "RIALTO_NODE_LISTEN", value_name = "ADDRESS")]
+    pub(crate) node_listen: Option<SocketAddr>,
+    /// A relay for peers behind NATs. Without it no outside address is contacted.
+    #[arg(long, env = "RIALTO_RELAY", value_name = "URL")]
+    pub(crate) relay: Option<String>,
+    /// End when standard input ends: for supervisors.
+    #[arg(long, hide = true)]
+    pub(crate) supervised: bool,
+}
+
+/// `rialto up`.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Stop after the first settled trade.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Use this chain instead of the embedded one.
+    #[arg(long, env = "RIALTO_RPC_URL", value_name = "URL")]
+    pub(crate) rpc_url: Option<String>,
+    /// Where the gateway answers.
+    #[arg(long, env = "RIALTO_GATEWAY_LISTEN", value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where the embedded chain answers.
+    #[arg(long, env = "RIALTO_CHAIN_LISTEN", value_name = "ADDRESS")]
+    pub(crate) chain_listen: Option<SocketAddr>,
+}
+
+/// `rialto provide`.
+#[derive(Debug, Args)]
+pub(crate) struct Provide {
+    /// Where the market is.
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// A model to sell: its manifest.toml. May be given several times; by default the models that come with Rialto.
+    #[arg(long = "model", value_name = "MANIFEST")]
+    pub(crate) models: Vec<PathBuf>,
+    /// The account that published the models; by default looked up in the market.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) publisher: Option<String>,
+    /// Nano-dollars for a unit of input.
+    #[arg(long, env = "RIALTO_PRICE_INPUT", value_name = "NANO")]
+    pub(crate) price_input: Option<u64>,
+    /// Nano-dollars for a unit of output.
+    #[arg(long, env = "RIALTO_PRICE_OUTPUT", value_name = "NANO")]
+    pub(crate) price_output: Option<u64>,
+    /// Where it computes, at most eight characters, such as `eu-west`.
+    #[arg(long, env = "RIALTO_REGION")]
+    pub(crate) region: Option<String>,
+    /// Seconds after which an earning is claimed at the latest.
+    #[arg(long, env = "RIALTO_REDEEM_AFTER", value_name = "SECONDS")]
+    pub(crate) redeem_after: Option<u64>,
+    /// Requests worked on at a time by each model.
+    #[arg(long, env = "RIALTO_SLOTS")]
+    pub(crate) slots: Option<u32>,
+    /// Threads of computation; by default all cores.
+    #[arg(long, env = "RIALTO_THREADS")]
+    pub(crate) threads: Option<u32>,
+    /// Sell a simulated model at this many tokens a second instead of real ones: for stories and benches.
+    #[arg(long, hide = true, value_name = "TOKENS_A_SECOND")]
+    pub(crate) simulate: Option<u32>,
+}
+
+/// `rialto gateway`.
+#[derive(Debug, Args)]
+pub(crate) struct Gateway {
+    /// Where the market is.
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Where it answers.
+    #[arg(long, env = "RIALTO_GATEWAY_LISTEN", value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Dollars that a new channel is opened with.
+    #[arg(long, env = "RIALTO_CHANNEL_DEPOSIT", value_name = "DOLLARS")]
+    pub(crate) channel_deposit: Option<String>,
+}
+
+/// `rialto chain`.
+#[derive(Debug, Args)]
+pub(crate) struct Chain {
+    /// Where it answers JSON-RPC.
+    #[arg(long, env = "RIALTO_CHAIN_LISTEN", value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The chain's id.
+    #[arg(long, default_value_t = rialto_devchain::DEFAULT_CHAIN_ID)]
+    pub(crate) chain_id: u64,
+    /// End when standard input ends: for supervisors.
+    #[arg(long, hide = true)]
+    pub(crate) supervised: bool,
+}
+
+/// `rialto chat`.
+#[derive(Debug, Args)]
+pub(crate) struct Chat {
+    /// What to say; read from standard input when it is left out.
+    pub(crate) message: Vec<String>,
+    /// The model.
+    #[arg(long, short, env = "RIALTO_MODEL", default_value = "rialto/shakespeare:q8_0")]
+    pub(crate) model: String,
+    /// Most tokens of the answer.
+    #[arg(long, default_value_t = 128)]
+    pub(crate) max_tokens: u64,
+    /// Sampling temperature.
+    #[arg(long, default_value_t = 0.8)]
+    pub(crate) temperature: f32,
+    /// Same seed, same answer.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// The gateway's base URL; by default this machine's.
+    #[arg(long, env = "OPENAI_BASE_URL", value_name = "URL")]
+    pub(crate) base_url: Option<String>,
+    /// A file with the API key; by default the environment's `OPENAI_API_KEY`, then this data directory's.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+}
+
+/// `rialto model`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Model {
+    /// Models on this machine, with their ids and what the chain says of them.
+    List,
+    /// Check a manifest and the hashes and sizes of its files.
+    Verify {
+        /// The manifest.toml.
+        manifest: PathBuf,
+    },
+    /// Register a model on chain with this data directory's publisher account.
+    Publish {
+        /// The manifest.toml.
+        manifest: PathBuf,
+        /// The market's ticket.
+        #[arg(long, env = "RIALTO_TICKET")]
+        ticket: Option<String>,
+    },
+}
+
+/// `rialto channel`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Channel {
+    /// The gateway's channels: funded, signed, spent, redeemed.
+    List,
+    /// Ask for a channel to be closed; what is left comes back after the challenge period.
+    Close {
+        /// The channel's id.
+        id: String,
+    },
+    /// Finish closing a channel whose challenge period has passed.
+    Finalize {
+        /// The channel's id.
+        id: String,
+    },
+}
+
+/// `rialto receipts`.
+#[derive(Debug, Args)]
+pub(crate) struct Receipts {
+    /// Most receipts to show, newest first.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) limit: u32,
+    /// Show what was sold instead of what was bought.
+    #[arg(long)]
+    pub(crate) sold: bool,
+}
+
+/// `rialto key`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Create a key; it is shown once.
+    Create {
+        /// A name for people.
+        name: String,
+        /// Most dollars it may spend.
+        #[arg(long)]
+        budget: Option<String>,
+    },
+    /// All keys and what they spent.
+    List,
+    /// Make a key useless.
+    Revoke {
+        /// The digits after `rk-`.
+        id: String,
+    },
+}
+
+/// `rialto reset`.
+#[derive(Debug, Args)]
+pub(crate) struct Reset {
+    /// Do it without asking. Keys that hold money on a public chain are lost for good.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}

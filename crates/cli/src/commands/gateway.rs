@@ -1,0 +1,136 @@
+//! `rialto gateway`: the buyer's room.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::{Context, Result};
+use rialto_gateway::{Config, Gateway, Parts};
+use rialto_network::{Node, NodeConfig};
+use rialto_protocol::{MicroDollars, SigningKey};
+use rialto_settlement::{Error, Wallet};
+use serde_json::json;
+
+use crate::{args, flow, keys, market::Market, output, settings::Settings, setup};
+
+/// Where it answers when nothing else is said.
+pub(crate) const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 8080);
+
+/// Where this role's store is, in the data directory.
+pub(crate) const STORE: &str = "gateway/gateway.sqlite";
+
+/// The file with the owner's API key.
+pub(crate) const API_KEY: &str = "gateway/api-key";
+
+/// The file with the base URL of the gateway that ran last.
+pub(crate) const ADDRESS: &str = "gateway/base-url";
+
+/// The file with the UDP address of its node: those who joined by a ticket find it there again after a restart.
+const NODE_ADDRESS: &str = "gateway/node-listen";
+
+/// Serves until it is stopped.
+pub(crate) async fn run(settings: &Settings, options: &args::Gateway) -> Result<()> {
+    let _lock = settings.dir.lock("gateway")?;
+    let market = Market::find(settings, &options.place)?;
+    market.remember(settings)?;
+    let owner = keys::account(&settings.dir, "gateway/owner.json")?;
+    let session = Arc::new(keys::account(&settings.dir, "gateway/session.json")?);
+    let node = node(settings, options).await?;
+    let wallet = Wallet::new(market.chain.clone(), SigningKey::from_bytes(&owner.to_bytes())?);
+    let config = config(settings, options)?;
+    match setup::fund(
+        &market.chain,
+        market.ticket.chain_id,
+        owner.address(),
+        config.channel_deposit,
+        setup::Faucet::Gateway,
+    )
+    .await
+    {
+        Ok(()) => {}
+        // Trades go on within open channels while the chain is away.
+        Err(error) if is_unreachable(&error) => tracing::warn!(%error, "the buyer's balance was not checked"),
+        Err(error) => return Err(error),
+    }
+
+    let listen = options
+        .listen
+        .or(settings.file.gateway.listen)
+        .unwrap_or_else(|| DEFAULT_LISTEN.into());
+    let gateway = Gateway::start(Parts {
+        node: node.clone(),
+        wallet,
+        session,
+        domain: market.domain(),
+        contracts: market.ticket.contracts,
+        store: settings.dir.path(STORE),
+        listen,
+        meeting: market
+            .ticket
+            .meeting
+            .iter()
+            .filter(|peer| peer.node != node.key())
+            .cloned()
+            .collect(),
+        config,
+    })
+    .await?;
+    let base_url = format!("http://{}/v1", gateway.local_addr());
+    settings.dir.write(ADDRESS, &base_url)?;
+    let ready = json!({ "ready": "gateway", "base_url": base_url, "payer": owner.address(), "node": node.peer() });
+    output::either(settings.json, &ready, || {
+        output::line(format_args!("gateway at {base_url}, paying from {}", owner.address()));
+    })?;
+    flow::until_stopped(options.place.supervised).await;
+    gateway.shutdown().await;
+    Ok(())
+}
+
+fn is_unreachable(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Error>().is_some_and(Error::is_retryable)
+}
+
+/// The node listens where it listened last, unless told otherwise.
+async fn node(settings: &Settings, options: &args::Gateway) -> Result<Node> {
+    let relay = options.place.relay.clone().or_else(|| settings.file.relay.clone());
+    let given = options.place.node_listen.or(settings.file.gateway.node_listen);
+    let kept: Option<SocketAddr> = settings
+        .dir
+        .read(NODE_ADDRESS)?
+        .and_then(|text| text.trim().parse().ok());
+    let listen = given.or(kept).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+    let bind = |listen| {
+        let secret = keys::node_secret(&settings.dir, "gateway/node.key");
+        let relay = relay.clone();
+        async move {
+            anyhow::Ok(
+                Node::bind(NodeConfig {
+                    secret: secret?,
+                    listen,
+                    relay,
+                })
+                .await?,
+            )
+        }
+    };
+    let node = match bind(listen).await {
+        Ok(node) => node,
+        Err(_) if given.is_none() => bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?,
+        Err(error) => return Err(error),
+    };
+    if let Some(address) = node.peer().addresses.first() {
+        settings.dir.write(NODE_ADDRESS, address)?;
+    }
+    Ok(node)
+}
+
+fn config(settings: &Settings, options: &args::Gateway) -> Result<Config> {
+    let file = &settings.file.gateway;
+    let mut config = Config {
+        aliases: file.aliases.clone(),
+        ..Config::default()
+    };
+    if let Some(text) = options.channel_deposit.as_ref().or(file.channel_deposit.as_ref()) {
+        config.channel_deposit =
+            MicroDollars::from_dollars(text).context("the channel's deposit: dollars, such as 1")?;
+    }
+    Ok(config)
+}

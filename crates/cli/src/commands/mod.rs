@@ -1,0 +1,48 @@
+//! One file for each command.
+
+mod chain;
+mod channel;
+mod chat;
+mod doctor;
+mod gateway;
+mod key;
+mod model;
+mod provide;
+mod receipts;
+mod reset;
+mod ticket;
+mod up;
+mod wallet;
+
+use anyhow::Result;
+use clap::CommandFactory;
+
+use crate::{
+    args::{Arguments, Command},
+    settings::Settings,
+};
+
+/// Runs the command that was asked for.
+pub(crate) async fn run(arguments: Arguments) -> Result<()> {
+    if let Command::Completions { shell } = &arguments.command {
+        clap_complete::generate(*shell, &mut Arguments::command(), "rialto", &mut std::io::stdout());
+        return Ok(());
+    }
+    let settings = Settings::load(&arguments)?;
+    match arguments.command {
+        Command::Up(options) => up::run(&settings, &options).await,
+        Command::Provide(options) => provide::run(&settings, &options).await,
+        Command::Gateway(options) => gateway::run(&settings, &options).await,
+        Command::Chain(options) => chain::run(&settings, &options).await,
+        Command::Chat(options) => chat::run(&settings, &options).await,
+        Command::Model(action) => model::run(&settings, &action).await,
+        Command::Wallet => wallet::run(&settings).await,
+        Command::Channel(action) => channel::run(&settings, &action).await,
+        Command::Receipts(options) => receipts::run(&settings, &options).await,
+        Command::Key(action) => key::run(&settings, &action).await,
+        Command::Ticket => ticket::run(&settings),
+        Command::Doctor => doctor::run(&settings).await,
+        Command::Reset(options) => reset::run(&settings, &options),
+        Command::Completions { .. } => Ok(()),
+    }
+}

@@ -1,0 +1,216 @@
+//! `rialto provide`: the seller's room.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use rialto_engine::{Engine, LoadOptions};
+use rialto_network::{Node, NodeConfig};
+use rialto_protocol::{
+    Address, MicroDollars, Price, Region, SigningKey,
+    manifest::Manifest,
+    wire::{OffersRequest, OffersResponse},
+};
+use rialto_provider::{Config, Listing, Metrics, Parts, Provider, RedeemPolicy};
+use rialto_settlement::Wallet;
+use serde_json::json;
+
+use crate::{
+    args, flow, keys,
+    market::{Market, Record},
+    models::{self, Found},
+    output,
+    settings::Settings,
+    setup,
+};
+
+/// A dollar a million units of input, four of output.
+const DEFAULT_PRICE: Price = Price {
+    input: 1_000,
+    output: 4_000,
+    request: 0,
+};
+
+/// What a provider stakes unless its configuration says otherwise.
+const DEFAULT_STAKE: MicroDollars = MicroDollars::new(100_000_000);
+
+/// Where this role's store is, in the data directory.
+pub(crate) const STORE: &str = "provider/provider.sqlite";
+
+/// Sells until it is stopped.
+pub(crate) async fn run(settings: &Settings, options: &args::Provide) -> Result<()> {
+    let _lock = settings.dir.lock("provider")?;
+    let market = Market::find(settings, &options.place)?;
+    market.remember(settings)?;
+    let key = keys::account(&settings.dir, "provider/account.json")?;
+    let node = node(settings, options).await?;
+    let region = region(settings, options)?;
+    let wallet = Wallet::new(market.chain.clone(), SigningKey::from_bytes(&key.to_bytes())?);
+    let stake = match &settings.file.provider.stake {
+        Some(text) => MicroDollars::from_dollars(text).context("`provider.stake`: dollars, such as 100")?,
+        None => DEFAULT_STAKE,
+    };
+    setup::enrol(&market, &wallet, node.key(), region, stake).await?;
+    let listings = listings(settings, options, &market, &node, &wallet).await?;
+    let names: Vec<String> = listings.iter().map(|listing| listing.manifest.listing()).collect();
+
+    let config = Config {
+        region,
+        redeem: redeem_policy(settings, options, &market),
+        ..Config::default()
+    };
+    let parts = Parts {
+        node: node.clone(),
+        wallet,
+        key: Arc::new(key),
+        listings,
+        meeting: market.ticket.meeting.clone(),
+        store: settings.dir.path(STORE),
+        config,
+        metrics: Metrics::default(),
+    };
+    let account = parts.key.address();
+    let provider = Provider::start(parts).await?;
+    let ready = json!({ "ready": "provider", "provider": account, "node": node.peer(), "models": names });
+    output::either(settings.json, &ready, || {
+        output::line(format_args!("selling {} as {account}", names.join(", ")));
+    })?;
+    flow::until_stopped(options.place.supervised).await;
+    provider.shutdown().await;
+    Ok(())
+}
+
+async fn node(settings: &Settings, options: &args::Provide) -> Result<Node> {
+    let secret = keys::node_secret(&settings.dir, "provider/node.key")?;
+    let listen = options.place.node_listen.or(settings.file.provider.node_listen);
+    let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+    let relay = options.place.relay.clone().or_else(|| settings.file.relay.clone());
+    Ok(Node::bind(NodeConfig { secret, listen, relay }).await?)
+}
+
+fn region(settings: &Settings, options: &args::Provide) -> Result<Region> {
+    let Some(name) = options.region.as_ref().or(settings.file.provider.region.as_ref()) else {
+        return Ok(Region::default());
+    };
+    Region::from_name(name).with_context(|| format!("the region `{name}`: at most eight printable characters"))
+}
+
+fn redeem_policy(settings: &Settings, options: &args::Provide, market: &Market) -> RedeemPolicy {
+    let after = options.redeem_after.or(settings.file.provider.redeem_after);
+    let default = RedeemPolicy::default();
+    if setup::is_development(market.ticket.chain_id) && after.is_none() {
+        // Gas costs nothing here, and a newcomer wants to see the money move.
+        let interval = Duration::from_millis(200);
+        return RedeemPolicy {
+            min_value: MicroDollars::new(1),
+            max_age: Duration::from_secs(1),
+            interval,
+        };
+    }
+    RedeemPolicy {
+        max_age: after.map_or(default.max_age, Duration::from_secs),
+        ..default
+    }
+}
+
+/// The models to sell, loaded.
+async fn listings(
+    settings: &Settings,
+    options: &args::Provide,
+    market: &Market,
+    node: &Node,
+    wallet: &Wallet,
+) -> Result<Vec<Listing>> {
+    let file = &settings.file.provider;
+    let named: &[PathBuf] = if options.models.is_empty() {
+        &file.models
+    } else {
+        &options.models
+    };
+    let found = models::find(named)?;
+    let price = Price {
+        input: options.price_input.or(file.price_input).unwrap_or(DEFAULT_PRICE.input),
+        output: options
+            .price_output
+            .or(file.price_output)
+            .unwrap_or(DEFAULT_PRICE.output),
+        ..DEFAULT_PRICE
+    };
+    let mut listings = Vec::new();
+    for model in found {
+        let publisher = publisher(settings, options, market, node, &model.manifest).await?;
+        if options.simulate.is_none() && !is_registered(market, publisher, &model.manifest).await {
+            bail!(
+                "{} is not registered on chain by {publisher}: `rialto model publish {}` does that",
+                model.manifest.listing(),
+                model.path.display()
+            );
+        }
+        let engine = engine(settings, options, &model).await?;
+        listings.push(Listing {
+            manifest: model.manifest,
+            publisher,
+            engine,
+            price,
+            energy_millijoules: 0,
+        });
+    }
+    tracing::info!(account = %wallet.address(), models = listings.len(), "models loaded");
+    Ok(listings)
+}
+
+/// Whether the chain knows the model; while it cannot be asked, what was sold before is sold on.
+async fn is_registered(market: &Market, publisher: Address, manifest: &Manifest) -> bool {
+    let known = market.chain.royalty_of(manifest.model_id(publisher)).await;
+    known.map_or_else(|error| error.is_retryable(), |royalty| royalty.is_some())
+}
+
+/// Who published a model: as said, as founded here, as others sell it, or this machine's own publisher.
+async fn publisher(
+    settings: &Settings,
+    options: &args::Provide,
+    market: &Market,
+    node: &Node,
+    manifest: &Manifest,
+) -> Result<Address> {
+    if let Some(text) = &options.publisher {
+        return text.parse().with_context(|| format!("the publisher `{text}`"));
+    }
+    if let Some(record) = Record::load(settings)? {
+        return Ok(record.publisher);
+    }
+    if let Some(key) = keys::existing(&settings.dir, "publisher/account.json")? {
+        return Ok(key.address());
+    }
+    for peer in &market.ticket.meeting {
+        let Ok(OffersResponse::Book(book)) = node.offers(peer, &OffersRequest::Browse).await else {
+            continue;
+        };
+        if let Some(known) = book.iter().find(|one| one.manifest == *manifest) {
+            return Ok(known.offer.publisher);
+        }
+    }
+    bail!(
+        "nobody sells {} in this market yet: name its publisher with --publisher ADDRESS",
+        manifest.listing()
+    )
+}
+
+async fn engine(settings: &Settings, options: &args::Provide, model: &Found) -> Result<Arc<dyn Engine>> {
+    if let Some(pace) = options.simulate {
+        let config = rialto_engine::SimulatedConfig::at_pace(pace);
+        return Ok(Arc::new(rialto_engine::SimulatedEngine::new(config)));
+    }
+    let file = &settings.file.provider;
+    let default = LoadOptions::default();
+    let load = LoadOptions {
+        slots: options.slots.or(file.slots).unwrap_or(default.slots),
+        threads: options.threads.or(file.threads),
+        ..default
+    };
+    let (manifest, folder) = (model.manifest.clone(), model.folder().to_owned());
+    let step = output::step(format!("loading {}", manifest.listing()));
+    let loaded = tokio::task::spawn_blocking(move || rialto_engine::load(&manifest, &folder, &load)).await?;
+    let engine = loaded.with_context(|| model.manifest.listing())?;
+    step.done(&engine.info().class);
+    Ok(engine)
+}

@@ -1,0 +1,144 @@
+//! Settings in two stages: [`File`] is what was written, [`Settings`] is what it means.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use etcetera::{BaseStrategy, choose_base_strategy};
+use serde::{Deserialize, Serialize};
+
+use crate::{args::Arguments, data_dir::DataDir};
+
+/// Longest configuration file.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// `config.toml`, as written. Every key may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct File {
+    /// Where keys, stores and the development chain are kept.
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The market's ticket.
+    pub(crate) ticket: Option<String>,
+    /// The chain's RPC address.
+    pub(crate) rpc_url: Option<String>,
+    /// A relay for peers behind NATs.
+    pub(crate) relay: Option<String>,
+    /// `rialto chain`.
+    pub(crate) chain: ChainFile,
+    /// `rialto provide`.
+    pub(crate) provider: ProviderFile,
+    /// `rialto gateway`.
+    pub(crate) gateway: GatewayFile,
+}
+
+/// `[chain]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ChainFile {
+    /// Where it answers JSON-RPC.
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+/// `[provider]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ProviderFile {
+    /// UDP address of the node.
+    pub(crate) node_listen: Option<SocketAddr>,
+    /// Manifests of the models to sell.
+    pub(crate) models: Vec<PathBuf>,
+    /// Nano-dollars for a unit of input.
+    pub(crate) price_input: Option<u64>,
+    /// Nano-dollars for a unit of output.
+    pub(crate) price_output: Option<u64>,
+    /// Where it computes.
+    pub(crate) region: Option<String>,
+    /// Seconds after which an earning is claimed at the latest.
+    pub(crate) redeem_after: Option<u64>,
+    /// Requests worked on at a time by each model.
+    pub(crate) slots: Option<u32>,
+    /// Threads of computation.
+    pub(crate) threads: Option<u32>,
+    /// Dollars to stake when the account registers.
+    pub(crate) stake: Option<String>,
+}
+
+/// `[gateway]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct GatewayFile {
+    /// UDP address of the node.
+    pub(crate) node_listen: Option<SocketAddr>,
+    /// Where it answers.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Dollars that a new channel is opened with.
+    pub(crate) channel_deposit: Option<String>,
+    /// Names of this gateway's own for models.
+    pub(crate) aliases: BTreeMap<String, String>,
+}
+
+/// What the settings mean for every command.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// What was written.
+    pub(crate) file: File,
+    /// The data directory.
+    pub(crate) dir: DataDir,
+    /// Whether to print JSON.
+    pub(crate) json: bool,
+}
+
+impl Settings {
+    /// Reads the file and opens the data directory.
+    pub(crate) fn load(arguments: &Arguments) -> Result<Self> {
+        let strategy = choose_base_strategy().context("this user has no home folder: set --data-dir and --config")?;
+        let file = match &arguments.config {
+            Some(path) => read(path)?,
+            None => {
+                let path = strategy.config_dir().join("rialto/config.toml");
+                if path.exists() { read(&path)? } else { File::default() }
+            }
+        };
+        let root = arguments.data_dir.clone().or_else(|| file.data_dir.clone());
+        let root = root.unwrap_or_else(|| strategy.data_dir().join("rialto"));
+        let root = std::path::absolute(&root).context("the data directory's path")?;
+        Ok(Self {
+            file,
+            dir: DataDir::open(root)?,
+            json: arguments.json,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<File> {
+    let name = || format!("the configuration file {}", path.display());
+    let length = std::fs::metadata(path).with_context(name)?.len();
+    anyhow::ensure!(length <= MAX_FILE_BYTES, "{} is too long", name());
+    let text = std::fs::read_to_string(path).with_context(name)?;
+    toml::from_str(&text).with_context(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config");
+
+    #[test]
+    fn the_example_files_are_read() {
+        let minimal = read(&Path::new(CONFIG).join("minimal.toml")).unwrap();
+        assert_eq!(minimal, File::default());
+        let full = read(&Path::new(CONFIG).join("full.toml")).unwrap();
+        assert!(full.gateway.listen.is_some() && full.provider.stake.is_some() && full.chain.listen.is_some());
+    }
+
+    #[test]
+    fn a_key_that_nobody_knows_is_refused() {
+        assert!(toml::from_str::<File>("surprise = 1").is_err());
+        assert!(toml::from_str::<File>("[gateway]\nlisten = \"nowhere\"").is_err());
+    }
+}

@@ -1,0 +1,198 @@
+//! What must be on chain before an account can trade. On a development chain it is put there; elsewhere the error says
+//! what to do.
+
+use anyhow::{Context, Result, bail};
+use rialto_devchain::{DEFAULT_CHAIN_ID, development_keys};
+use rialto_protocol::{Address, Digest, MicroDollars, NodeKey, Region, SigningKey};
+use rialto_settlement::{Chain, DeployOptions, Error, Wallet, ensure_deployed, fund_native};
+
+use crate::{
+    market::{Market, Record},
+    models::Found,
+    settings::Settings,
+};
+
+/// A tenth of the chain's coin: gas for thousands of redemptions.
+const GAS_WEI: u128 = 100_000_000_000_000_000;
+
+/// What a development account is given, in dollars.
+const PLAY_MONEY: MicroDollars = MicroDollars::new(1_000_000_000);
+
+/// The protocol's fee in a market that `rialto up` founds: one per cent.
+const FEE_BPS: u16 = 100;
+
+/// Which of the publicly known development accounts pays for what; each process uses its own, so that they do not take
+/// each other's nonce.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Faucet {
+    Founder = 0,
+    Provider = 1,
+    Gateway = 2,
+}
+
+/// Whether play money may be made: anybody may on a chain with this id.
+pub(crate) fn is_development(chain_id: u64) -> bool {
+    chain_id == DEFAULT_CHAIN_ID
+}
+
+fn faucet_key(faucet: Faucet) -> Result<SigningKey> {
+    let keys = development_keys();
+    let key = keys.get(faucet as usize).context("no such development account")?;
+    Ok(SigningKey::from_bytes(&key.secret)?)
+}
+
+/// Gives a new account gas and play money on a development chain; elsewhere checks that it has what it needs.
+pub(crate) async fn fund(
+    chain: &Chain,
+    chain_id: u64,
+    account: Address,
+    needed: MicroDollars,
+    faucet: Faucet,
+) -> Result<()> {
+    let development = is_development(chain_id);
+    if chain.native_balance(account).await? < GAS_WEI / 10 {
+        if !development {
+            bail!("the account {account} has no coin for gas: send it some on chain {chain_id}, then start again");
+        }
+        retried(|| async {
+            fund_native(chain, &faucet_key(faucet)?, account, GAS_WEI)
+                .await
+                .map_err(Into::into)
+        })
+        .await?;
+    }
+    if chain.token_balance(account).await? < needed {
+        if !development {
+            let token = chain.contracts().token;
+            bail!(
+                "the account {account} needs {needed} of the stablecoin {token} on chain {chain_id}: send it, then start again"
+            );
+        }
+        let bank = Wallet::new(chain.clone(), faucet_key(faucet)?);
+        let amount = PLAY_MONEY.max(needed);
+        retried(|| async { bank.mint(account, amount).await.map_err(Into::into) }).await?;
+    }
+    Ok(())
+}
+
+/// Two processes that draw on one faucet may take each other's nonce; the next try sees the new one.
+async fn retried<T, F: Future<Output = Result<T>>>(mut attempt: impl FnMut() -> F) -> Result<T> {
+    let mut tries = 0u32;
+    loop {
+        match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) if tries >= 5 => return Err(error),
+            Err(_) => tries += 1,
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200) * tries).await;
+    }
+}
+
+/// Puts contracts and shipped models on the chain, unless they are there.
+pub(crate) async fn found(
+    settings: &Settings,
+    rpc_url: &str,
+    publisher: SigningKey,
+    models: &[Found],
+) -> Result<Record> {
+    let recorded = Record::load(settings)?;
+    let chain_of = |record: &Record| Chain::connect(rpc_url, record.contracts);
+    let known = recorded.as_ref().map(Record::deployment);
+    let chain_id = chain_id(rpc_url).await?;
+    let founder = if is_development(chain_id) {
+        faucet_key(Faucet::Founder)?
+    } else {
+        SigningKey::from_bytes(&publisher.to_bytes())?
+    };
+    let options = DeployOptions {
+        fee_bps: FEE_BPS,
+        fee_recipient: founder.address(),
+        ..DeployOptions::default()
+    };
+    if !is_development(chain_id) && known.is_none() {
+        bail!(
+            "chain {chain_id} is not a development chain, and `rialto up` would put play money on it: join the market \
+             there with --ticket, through `rialto gateway` and `rialto provide`"
+        );
+    }
+    let deployment = ensure_deployed(rpc_url, &founder, &options, known).await?;
+    let record = Record {
+        chain_id: deployment.chain_id,
+        rpc_url: rpc_url.to_owned(),
+        contracts: deployment.contracts,
+        block: deployment.block,
+        publisher: publisher.address(),
+    };
+    record.save(settings)?;
+    let chain = chain_of(&record)?;
+    fund(
+        &chain,
+        chain_id,
+        publisher.address(),
+        MicroDollars::ZERO,
+        Faucet::Founder,
+    )
+    .await?;
+    let wallet = Wallet::new(chain, publisher);
+    for model in models {
+        wallet
+            .register_model(&model.manifest)
+            .await
+            .with_context(|| model.manifest.listing())?;
+    }
+    Ok(record)
+}
+
+/// The chain's id, asked before any contract is known.
+async fn chain_id(rpc_url: &str) -> Result<u64> {
+    let chain = Chain::connect(
+        rpc_url,
+        rialto_protocol::ticket::Contracts {
+            token: Address::default(),
+            escrow: Address::default(),
+            providers: Address::default(),
+            models: Address::default(),
+        },
+    )?;
+    Ok(chain.chain_id().await?)
+}
+
+/// Registers a provider with its stake, or brings what the chain says of it up to date.
+pub(crate) async fn enrol(
+    market: &Market,
+    wallet: &Wallet,
+    node: NodeKey,
+    region: Region,
+    stake: MicroDollars,
+) -> Result<()> {
+    let account = wallet.address();
+    let registered = match market.chain.provider_of(account).await {
+        Ok(registered) => registered,
+        // Somebody who sold here before goes on selling on its open channels while the chain is away.
+        Err(error @ Error::Unreachable { .. }) => {
+            tracing::warn!(%error, "the registration was not checked");
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match registered {
+        None => {
+            fund(&market.chain, market.ticket.chain_id, account, stake, Faucet::Provider).await?;
+            wallet.register_provider(stake, node, region, Digest::default()).await?;
+        }
+        Some(known) => {
+            fund(
+                &market.chain,
+                market.ticket.chain_id,
+                account,
+                MicroDollars::ZERO,
+                Faucet::Provider,
+            )
+            .await?;
+            if known.node != node || known.region != region {
+                wallet.update_provider(node, region, Digest::default()).await?;
+            }
+        }
+    }
+    Ok(())
+}
