@@ -127,6 +127,7 @@ fn judge(package: &Package, deny: &Deny) -> Vec<Finding> {
             format!("comes from {source}, not from the registry"),
         ));
     }
+    let deny = &deny.licenses;
     let clarified = deny
         .clarify
         .iter()
