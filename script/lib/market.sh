@@ -2,13 +2,15 @@
 
 market_pid=
 market_output=
+# Any free port, so that a market that the user runs is left alone.
+market_anywhere=(--listen 127.0.0.1:0 --chain-listen 127.0.0.1:0)
 
 # market_start DATA_DIR: starts `script/up`, waits until it serves, and exports OPENAI_BASE_URL, OPENAI_API_KEY and
 # RIALTO_RPC_URL. The caller ends it with market_stop, also when the stage fails: trap market_stop EXIT.
 market_start() {
   mkdir -p "$1"
   market_output=$1/up.jsonl
-  script/up --json --data-dir "$1" >"$market_output" 2>"$1/up.log" &
+  script/up --json --data-dir "$1" "${market_anywhere[@]}" >"$market_output" 2>"$1/up.log" &
   market_pid=$!
   # As long as it lives it is on its way; a market that cannot start ends by itself with a line that says why.
   until market_field base_url >/dev/null; do

@@ -10,6 +10,8 @@ use crate::repo::Repo;
 
 const RULE: &str = "place";
 const LIST: &str = ".git/info/words-to-keep-out";
+const EVERYWHERE: [&str; 9] = ["", "/", "/home", "/media", "/mnt", "/opt", "/srv", "/tmp", "/var"];
+
 /// The words that no tracked file of this checkout may hold.
 pub(crate) fn words(repo: &Repo) -> Result<Vec<String>> {
     let mut words = Vec::new();
@@ -19,8 +21,8 @@ pub(crate) fn words(repo: &Repo) -> Result<Vec<String>> {
     ];
     for folder in folders.into_iter().flatten() {
         let folder = folder.display().to_string();
-        // A folder such as `/` or `/srv` would be found in any text.
-        if folder.len() > 4 && folder != "/tmp" {
+        // A folder that every machine has would be found in any text.
+        if !EVERYWHERE.contains(&folder.as_str()) {
             words.push(format!("{folder}/"));
         }
     }
