@@ -1,1 +1,1 @@
-//! placeholder
+//! Stories of a whole market; they are in `tests/`.

@@ -3,7 +3,7 @@
 use std::{fs::OpenOptions, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -26,6 +26,7 @@ pub(super) struct Supervisor {
     executable: PathBuf,
     data_dir: PathBuf,
     logs: PathBuf,
+    json: bool,
     parts: TaskTracker,
     stops: std::sync::Mutex<Vec<CancellationToken>>,
 }
@@ -37,6 +38,7 @@ struct Spec {
     executable: PathBuf,
     arguments: Vec<String>,
     log: PathBuf,
+    json: bool,
 }
 
 impl Supervisor {
@@ -46,6 +48,7 @@ impl Supervisor {
             executable: std::env::current_exe().context("this program's own path")?,
             data_dir: settings.dir.root().to_owned(),
             logs: settings.dir.folder("logs")?,
+            json: settings.json,
             parts: TaskTracker::new(),
             stops: std::sync::Mutex::default(),
         })
@@ -63,6 +66,7 @@ impl Supervisor {
             executable: self.executable.clone(),
             arguments: all,
             log,
+            json: self.json,
         };
         let mut child = spec.spawn()?;
         let ready = tokio::time::timeout(READY, ready_line(&mut child)).await;
@@ -70,6 +74,7 @@ impl Supervisor {
             drop(child.wait().await);
             bail!("the {name} did not start: {}", spec.last_words());
         };
+        spec.say_running(&child)?;
         let stop = CancellationToken::new();
         if let Ok(mut stops) = self.stops.lock() {
             stops.push(stop.clone());
@@ -110,6 +115,14 @@ impl Spec {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start the {}", self.name))
+    }
+
+    /// Tells who watches which process the part is now.
+    fn say_running(&self, child: &Child) -> Result<()> {
+        if self.json {
+            output::json(&json!({ "part": self.name, "pid": child.id() }))?;
+        }
+        Ok(())
     }
 
     /// The last line of the log: the error with which a part ended.
@@ -160,6 +173,7 @@ async fn keep(spec: Spec, mut child: Child, stop: CancellationToken) {
             match spec.spawn() {
                 Ok(mut child) => {
                     if ready_or_stopped(&mut child, &stop).await {
+                        drop(spec.say_running(&child));
                         pause = Duration::from_millis(200);
                     }
                     break child;

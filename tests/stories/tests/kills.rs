@@ -1,0 +1,105 @@
+//! Power cuts: every part is killed at many points, and no unit is lost or paid twice.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures::future::join_all;
+use rialto_testkit::{
+    client::Streamed,
+    process::{Up, sigkill},
+};
+
+use crate::{bill, lives::MODEL};
+
+#[tokio::test]
+async fn a_provider_killed_in_mid_answer_ends_it_with_an_error_and_is_paid_for_what_arrived() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let up = Up::on_devchain(&folder.path().join("market"))?;
+    let client = up.client()?;
+    let provider = up.pid_of("provider")?;
+    let mut killed = false;
+    let cut = client
+        .stream(
+            MODEL,
+            "Tell me of the king and of his sons, and leave nothing out.",
+            400,
+            |so_far: &Streamed| {
+                if so_far.deltas >= 3 && !killed {
+                    killed = sigkill(provider).is_ok();
+                }
+                true
+            },
+        )
+        .await?;
+    ensure!(killed, "the answer was over before the kill: {cut:?}");
+    if !cut.done {
+        ensure!(cut.error.is_some(), "the stream just ended: {cut:?}");
+    }
+    up.pid_after("provider", provider)?;
+    answers_again(&up).await?;
+    bill::settles(&up, true).await?;
+    up.stop()
+}
+
+#[tokio::test]
+async fn a_cancelled_stream_is_paid_for_what_arrived() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let up = Up::on_devchain(&folder.path().join("market"))?;
+    let client = up.client()?;
+    for cut in [1, 3, 9] {
+        client
+            .stream(MODEL, "Speak on.", 400, |so_far| so_far.deltas < cut)
+            .await?;
+        answers_again(&up).await?;
+    }
+    bill::settles(&up, true).await?;
+    up.stop()
+}
+
+#[tokio::test]
+async fn every_part_is_killed_at_many_points_and_the_books_balance() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let up = Up::on_devchain(&folder.path().join("market"))?;
+    for (round, part) in ["provider", "gateway", "chain"]
+        .into_iter()
+        .cycle()
+        .take(12)
+        .enumerate()
+    {
+        // From the first frame of a trade to after its claim: the delays walk over all of it.
+        let delay = Duration::from_millis(7 + 45 * u64::try_from(round)?);
+        let client = up.client()?;
+        let trades = join_all((0..3).map(|_| client.stream(MODEL, "Once more unto the breach.", 120, |_| true)));
+        let kill = async {
+            tokio::time::sleep(delay).await;
+            up.kill_and_wait(part)
+        };
+        let (outcomes, killed) = tokio::join!(trades, kill);
+        killed.with_context(|| format!("round {round}: {part}"))?;
+        drop(outcomes);
+        answers_again(&up)
+            .await
+            .with_context(|| format!("round {round}: after {part} was killed"))?;
+        bill::settles(&up, true)
+            .await
+            .with_context(|| format!("round {round}: after {part} was killed"))?;
+    }
+    up.stop()
+}
+
+/// Asks until an answer comes: the part that was killed needs a moment. The answer's request also settles what the kill
+/// cut off.
+async fn answers_again(up: &Up) -> Result<()> {
+    let client = up.client()?;
+    let wait = async {
+        loop {
+            match client.chat(MODEL, "Art thou there?", 8).await {
+                Ok(_) => return,
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait)
+        .await
+        .context("the market does not answer any more")
+}
