@@ -53,7 +53,9 @@ impl CallFailure {
         match result {
             ExecutionResult::Success { output, .. } => Ok(output.into_data()),
             ExecutionResult::Revert { output, .. } => {
-                let reason = decode_revert_reason(&output).map(|text| text.trim().to_owned());
+                // The decoder names the form before a plain message; clients expect the message alone.
+                let reason = decode_revert_reason(&output);
+                let reason = reason.map(|text| text.trim_start_matches("revert: ").trim().to_owned());
                 Err(Self::Reverted { reason, data: output })
             }
             ExecutionResult::Halt {
@@ -83,6 +85,8 @@ pub(crate) fn run(
             cfg.chain_id = chain_id;
             if mode == Mode::Call {
                 cfg.disable_nonce_check = true;
+                // Callers rarely name a chain.
+                cfg.tx_chain_id_check = false;
                 cfg.disable_eip3607 = true;
                 cfg.disable_block_gas_limit = true;
                 cfg.disable_base_fee = free;

@@ -1,10 +1,6 @@
 //! The chain as its clients share it.
 
-use crate::{
-    chain::{Chain, WriteError},
-    filters::Filters,
-    rpc::RpcError,
-};
+use crate::{chain::Chain, filters::Filters, rpc::RpcError};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
@@ -35,14 +31,17 @@ impl Node {
     }
 
     /// Changes the chain and tells whoever waits for a block.
-    pub(crate) fn write<T>(&self, change: impl FnOnce(&mut Chain) -> Result<T, WriteError>) -> Result<T, RpcError> {
+    pub(crate) fn write<T, E: Into<RpcError>>(
+        &self,
+        change: impl FnOnce(&mut Chain) -> Result<T, E>,
+    ) -> Result<T, RpcError> {
         let mut chain = self
             .chain
             .write()
             .map_err(|_| RpcError::internal("chain stopped after an internal error"))?;
         let outcome = change(&mut chain);
         self.height.send_replace(chain.height());
-        Ok(outcome?)
+        outcome.map_err(Into::into)
     }
 
     /// The installed filters.

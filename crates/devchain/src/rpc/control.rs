@@ -27,7 +27,7 @@ pub(super) fn call(node: &Node, method: &str, params: &Params) -> Option<Answer>
         "evm_mine" => mine_one(node, params),
         "anvil_mine" | "hardhat_mine" => mine_many(node, params),
         "evm_snapshot" | "anvil_snapshot" => node
-            .write(|chain| Ok(chain.snapshot()))
+            .write(|chain| Ok::<_, RpcError>(chain.snapshot()))
             .and_then(|id| show(U64::from(id))),
         "evm_revert" | "anvil_revert" => revert(node, params),
         "anvil_setBalance" | "hardhat_setBalance" => set_balance(node, params),

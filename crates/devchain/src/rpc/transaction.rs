@@ -1,14 +1,8 @@
 //! Transactions: sending them, and finding them again.
 
 use super::{Answer, error::RpcError, params::Params, show};
-use crate::{
-    account,
-    fees::{SUGGESTED_TIP, TRANSACTION_GAS_LIMIT},
-    node::Node,
-    receipt, transaction,
-};
+use crate::{account, chain::Chain, fees::SUGGESTED_TIP, node::Node, receipt, transaction};
 use alloy::{
-    consensus::{TxEnvelope, transaction::Recovered},
     eips::eip2718::Encodable2718,
     primitives::{Address, B256, Bytes, TxKind},
     rpc::types::TransactionRequest,
@@ -42,10 +36,7 @@ fn find(node: &Node, params: &Params, answer: impl FnOnce(&crate::block::Block, 
 fn send_raw(node: &Node, params: &Params) -> Answer {
     let raw = params.get::<Bytes>(0, "raw transaction")?;
     let chain_id = node.read()?.chain_id();
-    submit(node, transaction::decode(&raw, chain_id)?)
-}
-
-fn submit(node: &Node, transaction: Recovered<TxEnvelope>) -> Answer {
+    let transaction = transaction::decode(&raw, chain_id)?;
     let hash = node.write(|chain| chain.submit(transaction))?;
     tracing::debug!(%hash, "transaction mined");
     show(hash)
@@ -57,22 +48,21 @@ fn send_unsigned(node: &Node, params: &Params) -> Answer {
     let from = request
         .from
         .ok_or_else(|| RpcError::invalid_params("missing field from"))?;
-    let (request, chain_id) = complete(node, request, from)?;
-    let unsigned = request
-        .build_typed_tx()
-        .map_err(|_| RpcError::invalid_params("transaction fields do not fit together"))?;
-    let signed = account::sign(from, unsigned)
-        .ok_or_else(|| RpcError::invalid_params(format!("no key for {from}: not a development account")))?;
-    submit(node, transaction::recover(signed, chain_id)?)
+    // Under one lock: two requests at the same time get two nonces.
+    let hash = node.write(|chain| -> Result<_, RpcError> {
+        let request = complete(chain, request, from)?;
+        let unsigned = request.build_typed_tx();
+        let unsigned = unsigned.map_err(|_| RpcError::invalid_params("transaction fields do not fit together"))?;
+        let signed = account::sign(from, unsigned)
+            .ok_or_else(|| RpcError::invalid_params(format!("no key for {from}: not a development account")))?;
+        Ok(chain.submit(transaction::recover(signed, chain.chain_id())?)?)
+    })?;
+    tracing::debug!(%hash, "transaction signed and mined");
+    show(hash)
 }
 
 /// Fills in whatever the request leaves open.
-fn complete(
-    node: &Node,
-    mut request: TransactionRequest,
-    from: Address,
-) -> Result<(TransactionRequest, u64), RpcError> {
-    let chain = node.read()?;
+fn complete(chain: &Chain, mut request: TransactionRequest, from: Address) -> Result<TransactionRequest, RpcError> {
     let height = chain.height();
     let base_fee = u128::from(chain.draft().base_fee);
     request.input.normalize_input();
@@ -92,8 +82,7 @@ fn complete(
         // because it could not pay for the search's upper bound.
         let mut free = request.clone();
         (free.gas_price, free.max_fee_per_gas, free.max_priority_fee_per_gas) = (None, None, None);
-        let gas = chain.estimate(&free, height)?;
-        request.gas = Some(gas.min(TRANSACTION_GAS_LIMIT));
+        request.gas = Some(chain.estimate(&free, height)?);
     }
-    Ok((request, chain.chain_id()))
+    Ok(request)
 }

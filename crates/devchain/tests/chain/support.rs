@@ -1,5 +1,4 @@
 //! A plain JSON-RPC client, and chains to try it on.
-#![expect(dead_code, reason = "each test file uses a part of this")]
 
 use rialto_devchain::{Config, DEFAULT_CHAIN_ID, Devchain};
 use serde_json::{Value, json};
@@ -10,17 +9,17 @@ use std::{
     time::Duration,
 };
 
-pub const ALICE: &str = "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266";
-pub const BOB: &str = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8";
+pub(crate) const ALICE: &str = "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266";
+pub(crate) const BOB: &str = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8";
 
 /// A client that sees exactly what goes over the wire.
-pub struct Rpc {
-    pub url: String,
+pub(crate) struct Rpc {
+    pub(crate) url: String,
     client: reqwest::Client,
 }
 
 impl Rpc {
-    pub fn new(url: impl Into<String>) -> Self {
+    pub(crate) fn new(url: impl Into<String>) -> Self {
         // Fails when another test of this process was first, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
@@ -30,7 +29,7 @@ impl Rpc {
     }
 
     /// Posts a body as it is; returns the HTTP status and the body of the answer.
-    pub async fn post(&self, body: Vec<u8>, headers: &[(&str, &str)]) -> (u16, Vec<u8>) {
+    pub(crate) async fn post(&self, body: Vec<u8>, headers: &[(&str, &str)]) -> (u16, Vec<u8>) {
         let mut request = self
             .client
             .post(&self.url)
@@ -43,13 +42,13 @@ impl Rpc {
         (response.status().as_u16(), response.bytes().await.unwrap().to_vec())
     }
 
-    pub async fn raw(&self, body: Value) -> Value {
+    pub(crate) async fn raw(&self, body: Value) -> Value {
         let (_, answer) = self.post(serde_json::to_vec(&body).unwrap(), &[]).await;
         serde_json::from_slice(&answer).unwrap()
     }
 
     /// The result, or the error object.
-    pub async fn try_call(&self, method: &str, params: Value) -> Result<Value, Value> {
+    pub(crate) async fn try_call(&self, method: &str, params: Value) -> Result<Value, Value> {
         let mut answer = self
             .raw(json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }))
             .await;
@@ -59,19 +58,19 @@ impl Rpc {
         }
     }
 
-    pub async fn call(&self, method: &str, params: Value) -> Value {
+    pub(crate) async fn call(&self, method: &str, params: Value) -> Value {
         match self.try_call(method, params).await {
             Ok(result) => result,
             Err(error) => panic!("{method}: {error}"),
         }
     }
 
-    pub async fn number(&self, method: &str, params: Value) -> u128 {
+    pub(crate) async fn number(&self, method: &str, params: Value) -> u128 {
         number(&self.call(method, params).await)
     }
 
     /// Sends one ether-less transfer from `ALICE` to `BOB`; returns its hash.
-    pub async fn pay(&self, wei: u64) -> Value {
+    pub(crate) async fn pay(&self, wei: u64) -> Value {
         self.call(
             "eth_sendTransaction",
             json!([{ "from": ALICE, "to": BOB, "value": format!("{wei:#x}") }]),
@@ -81,13 +80,13 @@ impl Rpc {
 }
 
 /// A hexadecimal quantity.
-pub fn number(value: &Value) -> u128 {
+pub(crate) fn number(value: &Value) -> u128 {
     let text = value.as_str().unwrap_or_else(|| panic!("no quantity: {value}"));
     u128::from_str_radix(text.trim_start_matches("0x"), 16).unwrap()
 }
 
 /// A devchain on a free port.
-pub async fn devchain(data_dir: Option<&Path>) -> Devchain {
+pub(crate) async fn devchain(data_dir: Option<&Path>) -> Devchain {
     let config = Config {
         data_dir: data_dir.map(Path::to_owned),
         listen: ([127, 0, 0, 1], 0).into(),
@@ -97,14 +96,14 @@ pub async fn devchain(data_dir: Option<&Path>) -> Devchain {
 }
 
 /// A running anvil, killed when dropped.
-pub struct Anvil {
+pub(crate) struct Anvil {
     process: Child,
-    pub url: String,
+    pub(crate) url: String,
 }
 
 impl Anvil {
     /// Starts anvil when one is installed.
-    pub async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let program = find_anvil()?;
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let process = Command::new(program)
@@ -152,7 +151,7 @@ fn find_anvil() -> Option<PathBuf> {
 }
 
 /// A compiled contract's creation code.
-pub fn artifact(name: &str) -> String {
+pub(crate) fn artifact(name: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../contracts/artifacts/{name}.json"));
     let artifact: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     artifact["bytecode"].as_str().unwrap().to_owned()

@@ -1,7 +1,6 @@
 //! Bad requests get an answer that says what is wrong, and spoil nothing.
 
-mod support;
-
+use crate::support::{ALICE, BOB, Rpc, devchain};
 use alloy::{
     consensus::{SignableTransaction, TxEip1559, TxEnvelope, TxLegacy},
     eips::eip2718::Encodable2718,
@@ -14,7 +13,6 @@ use proptest::{
     test_runner::{Config as RunnerConfig, TestRunner},
 };
 use serde_json::{Value, json};
-use support::{ALICE, BOB, Rpc, devchain};
 
 const METHODS: [&str; 30] = [
     "eth_getBalance",
@@ -314,4 +312,24 @@ async fn transactions_that_arrive_out_of_order_are_all_mined() {
         20
     );
     assert_eq!(rpc.number("eth_blockNumber", json!([])).await, 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_sent_through_the_node_at_once_get_a_nonce_each() {
+    let chain = devchain(None).await;
+    let url = chain.rpc_url();
+    let tasks: Vec<_> = (0..20)
+        .map(|value| {
+            let rpc = Rpc::new(&url);
+            tokio::spawn(async move { rpc.pay(value).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let rpc = Rpc::new(&url);
+    assert_eq!(
+        rpc.number("eth_getTransactionCount", json!([ALICE, "latest"])).await,
+        20
+    );
 }

@@ -1,7 +1,6 @@
 //! What was acknowledged survives: SIGKILL, torn journals, restarts. What cannot be read is refused.
 
-mod support;
-
+use crate::support::{ALICE, BOB, Rpc, devchain};
 use rialto_devchain::{Config, DEFAULT_CHAIN_ID, Devchain, Error};
 use serde_json::{Value, json};
 use std::{
@@ -11,7 +10,6 @@ use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
-use support::{ALICE, BOB, Rpc, devchain};
 
 /// Set for the copy of this test program that only runs a chain, so that it can be killed.
 const CHILD: &str = "RIALTO_DEVCHAIN_TEST_DIRECTORY";
@@ -53,7 +51,7 @@ async fn portrait(rpc: &Rpc) -> Value {
 }
 
 async fn live_a_little(rpc: &Rpc) {
-    let data = support::artifact("TestDollar");
+    let data = crate::support::artifact("TestDollar");
     rpc.call("eth_sendTransaction", json!([{ "from": ALICE, "data": data }]))
         .await;
     rpc.pay(1).await;
@@ -89,8 +87,8 @@ async fn a_restart_changes_nothing() {
     let rpc = Rpc::new(chain.rpc_url());
     rpc.pay(1).await;
     let at = |block: &'static str| rpc.call("eth_getBlockByNumber", json!([block, false]));
-    let travelled =
-        support::number(&at("latest").await["timestamp"]) - support::number(&at("earliest").await["timestamp"]);
+    let travelled = crate::support::number(&at("latest").await["timestamp"])
+        - crate::support::number(&at("earliest").await["timestamp"]);
     assert!(travelled >= 86_400, "travelled time is kept");
 }
 
@@ -122,7 +120,7 @@ async fn child_process() {
 async fn spawn_child(directory: &Path) -> (Child, Rpc) {
     let _ = fs::remove_file(directory.join("url"));
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_process"])
+        .args(["--exact", "durability::child_process"])
         .env(CHILD, directory)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
