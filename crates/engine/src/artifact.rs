@@ -30,6 +30,9 @@ pub(crate) struct VerifiedFile {
     pub(crate) path: PathBuf,
 }
 
+/// The name and the verified bytes of a file.
+pub(crate) type VerifiedContent = (String, Arc<[u8]>);
+
 /// Verifies every artifact without keeping its content.
 pub(crate) fn verify(manifest: &Manifest, folder: &Path) -> Result<Vec<VerifiedFile>, Error> {
     let verify = |artifact| {
@@ -49,7 +52,7 @@ pub(crate) fn verify(manifest: &Manifest, folder: &Path) -> Result<Vec<VerifiedF
 
 /// Reads every artifact into memory and verifies exactly the bytes that are returned, so that nobody can exchange a
 /// file between the check and its use. In the manifest's order.
-pub(crate) fn read(manifest: &Manifest, folder: &Path) -> Result<Vec<(String, Arc<[u8]>)>, Error> {
+pub(crate) fn read(manifest: &Manifest, folder: &Path) -> Result<Vec<VerifiedContent>, Error> {
     let read = |artifact: &Artifact| {
         let path = locate(artifact, folder)?;
         let mut file = open(artifact, &path)?;

@@ -7,6 +7,7 @@
 mod artifact;
 mod engine;
 mod error;
+mod llama;
 mod onnx;
 mod options;
 mod simulated;
@@ -14,6 +15,7 @@ mod text;
 
 pub use engine::{Answer, Engine, EngineInfo, Piece, Prepared};
 pub use error::{ArtifactFault, Error, Fault, ONNXRUNTIME_HELP};
+pub use llama::{LlamaEngine, Work};
 pub use onnx::OnnxEngine;
 pub use options::LoadOptions;
 pub use simulated::{SimulatedConfig, SimulatedEngine};
@@ -30,6 +32,6 @@ pub fn load(manifest: &Manifest, folder: &Path, options: &LoadOptions) -> Result
     manifest.check().map_err(|error| Error::Model(error.to_string()))?;
     match manifest.format {
         Format::Onnx => Ok(Arc::new(OnnxEngine::load(manifest, folder, options)?)),
-        Format::Gguf => Err(Error::Model("no engine for this format yet".to_owned())),
+        Format::Gguf => Ok(Arc::new(LlamaEngine::load(manifest, folder, options)?)),
     }
 }

@@ -22,7 +22,10 @@ use rialto_protocol::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-use crate::{Answer, Engine, EngineInfo, Error, LoadOptions, Piece, Prepared, artifact};
+use crate::{
+    Answer, Engine, EngineInfo, Error, LoadOptions, Piece, Prepared, artifact,
+    artifact::VerifiedContent,
+};
 use signature::Signature;
 
 /// Files above this size get one session, because each session holds the weights again.
@@ -210,7 +213,7 @@ impl Pool {
 }
 
 /// Refuses a model that reads files which the manifest does not name.
-fn check_external(model: &[u8], others: &[(String, Arc<[u8]>)]) -> Result<(), Error> {
+fn check_external(model: &[u8], others: &[VerifiedContent]) -> Result<(), Error> {
     let locations = external::locations(model).map_err(|error| Error::Model(error.to_string()))?;
     for location in &locations {
         if !others.iter().any(|(name, _)| name == location) {
@@ -225,7 +228,7 @@ fn check_external(model: &[u8], others: &[(String, Arc<[u8]>)]) -> Result<(), Er
     }
 }
 
-fn builder(environment: &ort::environment::Environment, others: &[(String, Arc<[u8]>)]) -> ort::Result<SessionBuilder> {
+fn builder(environment: &ort::environment::Environment, others: &[VerifiedContent]) -> ort::Result<SessionBuilder> {
     let mut builder = Session::builder(environment)?
         .with_intra_threads(1)?
         .with_inter_threads(1)?

@@ -93,9 +93,9 @@ mod tests {
         assert_eq!(find(None, Some(&there), &[]).unwrap(), there);
         assert_eq!(find(None, None, &[missing.clone(), there.clone()]).unwrap(), there);
         for error in [
-            find(Some(&missing), Some(&there), &[there.clone()]).unwrap_err(),
-            find(None, Some(&missing), &[there.clone()]).unwrap_err(),
-            find(None, None, &[missing.clone()]).unwrap_err(),
+            find(Some(&missing), Some(&there), std::slice::from_ref(&there)).unwrap_err(),
+            find(None, Some(&missing), std::slice::from_ref(&there)).unwrap_err(),
+            find(None, None, std::slice::from_ref(&missing)).unwrap_err(),
         ] {
             let message = error.to_string();
             assert!(message.contains("missing.so") && message.contains("wheel"), "{message}");

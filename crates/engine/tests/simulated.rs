@@ -1,0 +1,112 @@
+//! The simulated engine behaves as the trait demands, at the pace it was told.
+
+mod support;
+
+use std::time::Duration;
+
+use rialto_engine::{Engine, Error, SimulatedConfig, SimulatedEngine};
+use rialto_protocol::output::FinishReason;
+use support::{Told, completion, greedy, read, run};
+use tokio::{sync::watch, time::Instant};
+
+fn engine(change: impl FnOnce(&mut SimulatedConfig)) -> SimulatedEngine {
+    let mut config = SimulatedConfig::default();
+    change(&mut config);
+    SimulatedEngine::new(config)
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_come_at_the_pace_and_more_requests_than_slots_queue() {
+    let engine = engine(|config| {
+        config.slots = 2;
+        config.first_token = Duration::from_millis(100);
+        config.token_interval = Duration::from_millis(10);
+    });
+    let begin = Instant::now();
+    let (_grant, paid) = watch::channel(u64::MAX);
+    let mut answers = vec![];
+    for _ in 0..3 {
+        answers.push(engine.prepare(completion("a b c", greedy(11))).await.unwrap().start(paid.clone()));
+    }
+    for (answer, milliseconds) in answers.iter_mut().zip([200, 200, 400]) {
+        assert_eq!(read(answer).await.unwrap().ids.len(), 11);
+        assert_eq!(begin.elapsed(), Duration::from_millis(milliseconds));
+    }
+}
+
+#[tokio::test]
+async fn the_same_job_gives_the_same_answer() {
+    let engine = engine(|config| config.answer_tokens = Some(20));
+    let mut generation = greedy(50);
+    let first = run(&engine, completion("to be", generation.clone())).await.unwrap();
+    assert_eq!((first.ids.len(), first.finish), (20, Some(FinishReason::Stop)));
+    assert_eq!(first, run(&engine, completion("to be", generation.clone())).await.unwrap());
+    generation.seed = 1;
+    assert_ne!(first, run(&engine, completion("to be", generation.clone())).await.unwrap());
+    generation.stop = vec!["e".into()];
+    let stopped = run(&engine, completion("to be", generation)).await.unwrap();
+    assert!(!stopped.text.contains('e') && stopped.finish == Some(FinishReason::Stop));
+}
+
+#[tokio::test]
+async fn it_obeys_the_grant() {
+    let engine = engine(|_| ());
+    let (grant, paid) = watch::channel(3u64);
+    let mut answer = engine.prepare(completion("to be", greedy(9))).await.unwrap().start(paid);
+    let mut told = Told::default();
+    for granted in [3, 7] {
+        grant.send(granted).unwrap();
+        while told.ids.len() < usize::try_from(granted).unwrap() {
+            told.add(answer.pieces.recv().await.unwrap().unwrap());
+        }
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(answer.pieces.try_recv().is_err());
+        assert_eq!(engine.generated(), granted);
+    }
+    drop(grant);
+    assert_eq!(read(&mut answer).await.unwrap().finish, Some(FinishReason::Cancelled));
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_answer_stops_the_work_and_frees_the_slot() {
+    let engine = engine(|config| {
+        (config.slots, config.queue) = (1, 1);
+        config.token_interval = Duration::from_millis(10);
+    });
+    let (_grant, paid) = watch::channel(u64::MAX);
+    let start = async || engine.prepare(completion("a", greedy(1_000))).await.unwrap().start(paid.clone());
+    let (mut first, second, mut third) = (start().await, start().await, start().await);
+    assert_eq!(read(&mut third).await, Err(Error::Busy));
+    first.pieces.recv().await.unwrap().unwrap();
+    drop((first, second));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let generated = engine.generated();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(engine.generated(), generated, "it went on after nobody listened");
+    run(&engine, completion("a", greedy(5))).await.unwrap();
+}
+
+#[tokio::test]
+async fn it_fails_when_told_to_and_is_well_again_when_told_so() {
+    let engine = engine(|config| config.fail_after = Some(4));
+    let (_grant, paid) = watch::channel(u64::MAX);
+    let mut answer = engine.prepare(completion("a", greedy(9))).await.unwrap().start(paid);
+    for _ in 0..4 {
+        answer.pieces.recv().await.unwrap().unwrap();
+    }
+    let error = answer.pieces.recv().await.unwrap().unwrap_err();
+    assert!(error.retryable(), "{error}");
+    engine.fail_after(None);
+    assert_eq!(run(&engine, completion("a", greedy(9))).await.unwrap().ids.len(), 9);
+}
+
+#[tokio::test]
+async fn the_context_bounds_it() {
+    let engine = engine(|config| config.context = 10);
+    let prepared = engine.prepare(completion("a b c d", greedy(100))).await.unwrap();
+    assert_eq!((prepared.input_units(), prepared.max_output()), (4, 6));
+    let refused = engine.prepare(completion(&"a ".repeat(10), greedy(1))).await.err();
+    assert_eq!(refused, Some(Error::ContextExceeded { prompt: 10, limit: 10 }));
+}
