@@ -1,1 +1,24 @@
-//! placeholder
+//! The buyer's room: an OpenAI client on one side, the market on the other.
+//!
+//! A request is read and authenticated ([`http`]), its seller is chosen from the book of live offers ([`book`],
+//! [`routing`]), it is paid for chunk by chunk from a channel ([`paying`]) while the answer arrives ([`trade`]), and its
+//! receipt is checked and kept ([`store`]).
+
+mod book;
+mod config;
+mod desk;
+mod error;
+mod gateway;
+mod http;
+mod metrics;
+mod paying;
+mod routing;
+pub mod store;
+mod trade;
+
+pub use book::{Book, Listing};
+pub use config::Config;
+pub use error::{Error, PublicError};
+pub use gateway::{Gateway, Parts};
+pub use paying::closing;
+pub use store::Store;

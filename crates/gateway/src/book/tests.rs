@@ -1,0 +1,137 @@
+//! What the book takes in, keeps, and finds.
+
+use rialto_protocol::{
+    Digest, Price, Region, SigningKey,
+    manifest::{Artifact, Format, TaskKind},
+    offer::Offer,
+};
+
+use super::*;
+
+pub(crate) fn manifest(tag: &str, weights: u8) -> Manifest {
+    Manifest {
+        schema: 1,
+        publisher_name: "rialto".into(),
+        name: "example".into(),
+        tag: tag.into(),
+        task: TaskKind::Chat,
+        description: "an example".into(),
+        quantisation: "Q8_0".into(),
+        licence: "MIT".into(),
+        royalty_bps: 100,
+        context_length: 512,
+        format: Format::Gguf,
+        chat_template_hash: String::new(),
+        tokenizer_hash: String::new(),
+        artifacts: vec![Artifact {
+            path: "model.gguf".into(),
+            blake3: Digest([weights; 32]),
+            size: 9,
+        }],
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+    }
+}
+
+/// An offer by the provider with this number.
+pub(crate) fn offer(provider: u8, publisher: u8, manifest: &Manifest, sequence: u64) -> Announcement {
+    let key = SigningKey::from_bytes(&[provider; 32]).unwrap();
+    let publisher = Address([publisher; 20]);
+    let offer = Offer {
+        provider: key.address(),
+        node: NodeKey([provider; 32]),
+        addresses: Vec::new(),
+        model: manifest.model_id(publisher),
+        publisher,
+        price: Price {
+            input: 100,
+            output: 1_000,
+            request: 0,
+        },
+        chunk: 16,
+        capacity: 2,
+        load: 0,
+        speed: 0,
+        region: Region::default(),
+        energy_millijoules: 0,
+        sequence,
+        expires_at: 1_060,
+    };
+    offer.announce(&key, manifest.clone())
+}
+
+const PEER: NodeKey = NodeKey([9; 32]);
+
+#[test]
+fn the_newest_offer_wins_and_expires() {
+    let (book, model) = (Book::default(), manifest("v1", 1));
+    book.note(offer(1, 5, &model, 2), PEER, 1_000).unwrap();
+    assert_eq!(book.note(offer(1, 5, &model, 1), PEER, 1_000), Err(NoteError::Older));
+    book.note(offer(1, 5, &model, 2), PEER, 1_000).unwrap();
+    book.note(offer(1, 5, &model, 3), PEER, 1_000).unwrap();
+    let resolved = book.resolve("rialto/example:v1").unwrap();
+    assert_eq!(book.offers(&resolved.models, 1_000)[0].offer.sequence, 3);
+    assert!(book.offers(&resolved.models, 1_060).is_empty());
+    book.expire(1_060);
+    assert!(book.is_empty());
+    assert!(
+        book.resolve("rialto/example:v1").is_some(),
+        "a model that nobody sells now is still known"
+    );
+}
+
+#[test]
+fn a_forged_or_stale_offer_is_refused() {
+    let (book, model) = (Book::default(), manifest("v1", 1));
+    let mut forged = offer(1, 5, &model, 1);
+    forged.offer.price.output = 1;
+    assert!(matches!(book.note(forged, PEER, 1_000), Err(NoteError::Offer(_))));
+    assert!(matches!(
+        book.note(offer(1, 5, &model, 1), PEER, 1_060),
+        Err(NoteError::Offer(OfferError::Expired))
+    ));
+    let mut swapped = offer(1, 5, &model, 1);
+    swapped.manifest.quantisation = "Q4_0".into();
+    assert!(matches!(book.note(swapped, PEER, 1_000), Err(NoteError::Offer(_))));
+    assert!(book.is_empty());
+}
+
+#[test]
+fn a_name_is_found_as_listing_id_and_alias() {
+    let model = manifest("v1", 1);
+    let book = Book::new(BTreeMap::from([("small".to_owned(), "rialto/example:v1".to_owned())]));
+    let announcement = offer(1, 5, &model, 1);
+    let id = announcement.offer.model;
+    book.note(announcement, PEER, 1_000).unwrap();
+    for name in ["rialto/example:v1", "small", &id.to_string()] {
+        assert_eq!(book.resolve(name).unwrap().models, [id], "{name}");
+    }
+    assert!(book.resolve("rialto/example").is_none());
+    assert!(book.resolve("").is_none());
+}
+
+#[test]
+fn the_same_weights_of_two_publishers_are_one_model_and_other_weights_cannot_take_the_name() {
+    let book = Book::default();
+    book.note(offer(1, 5, &manifest("v1", 1), 1), PEER, 1_000).unwrap();
+    book.note(offer(2, 6, &manifest("v1", 1), 1), PEER, 1_001).unwrap();
+    book.note(offer(3, 7, &manifest("v1", 2), 1), PEER, 1_002).unwrap();
+    let resolved = book.resolve("rialto/example:v1").unwrap();
+    assert_eq!(resolved.models.len(), 2);
+    assert_eq!(book.offers(&resolved.models, 1_002).len(), 2);
+    assert_eq!(book.on_sale(1_002).len(), 3);
+}
+
+#[test]
+fn one_provider_cannot_fill_the_book() {
+    let book = Book::default();
+    for number in 0..MAX_OF_PROVIDER {
+        book.note(offer(1, 5, &manifest(&format!("v{number}"), 1), 1), PEER, 1_000)
+            .unwrap();
+    }
+    assert_eq!(
+        book.note(offer(1, 5, &manifest("more", 1), 1), PEER, 1_000),
+        Err(NoteError::Full)
+    );
+    book.note(offer(2, 5, &manifest("more", 1), 1), PEER, 1_000).unwrap();
+}

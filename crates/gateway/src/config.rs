@@ -1,0 +1,107 @@
+//! What an owner can set. Every field has a default that suits one machine.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rialto_protocol::{Address, MicroDollars, Price};
+use serde::{Deserialize, Serialize};
+
+/// The gateway's settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Micro-dollars that a new channel is opened with, and that a top-up adds.
+    pub channel_deposit: MicroDollars,
+    /// Most micro-dollars that one channel may hold.
+    pub max_channel: MicroDollars,
+    /// A channel is topped up in the background when less than this is free in it.
+    pub top_up_below: MicroDollars,
+    /// The highest price that is paid, in nano-dollars a unit.
+    pub max_price: Price,
+    /// The largest chunk that is paid ahead, in units of output. Providers that ask for more are not used.
+    pub max_chunk: u64,
+    /// Tokens generated when a client does not say; never more than the model's context.
+    pub default_max_tokens: u64,
+    /// Largest body of a request in bytes.
+    pub max_body_bytes: usize,
+    /// Requests worked on at a time; more are refused at once.
+    pub max_requests: usize,
+    /// Sellers that are tried for one request.
+    pub max_attempts: usize,
+    /// Names of this gateway's own for models: alias to `publisher/name:tag` or model id.
+    pub aliases: BTreeMap<String, String>,
+    /// Providers that are used without looking up their stake.
+    pub trusted_providers: Vec<Address>,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+}
+
+/// How long things may take, in milliseconds unless a name says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// For a client to send its body.
+    pub body_ms: u64,
+    /// For a provider to be reached.
+    pub dial_ms: u64,
+    /// For a provider to say anything at all after a request: queueing included.
+    pub first_frame_ms: u64,
+    /// For a provider between two frames.
+    pub frame_ms: u64,
+    /// For the receipt after a cancellation.
+    pub cancel_ms: u64,
+    /// Between two looks into the meeting peers' books.
+    pub browse_ms: u64,
+    /// Between two looks at channels that may be due to close.
+    pub closing_ms: u64,
+    /// A channel unused for this long is closed.
+    pub idle_channel_seconds: u64,
+    /// An idempotent answer is kept for this long.
+    pub idempotency_seconds: u64,
+    /// For requests to end when the gateway stops.
+    pub shutdown_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            body_ms: 30_000,
+            dial_ms: 5_000,
+            first_frame_ms: 60_000,
+            frame_ms: 60_000,
+            cancel_ms: 3_000,
+            browse_ms: 5_000,
+            closing_ms: 30_000,
+            idle_channel_seconds: 30 * 24 * 3_600,
+            idempotency_seconds: 24 * 3_600,
+            shutdown_ms: 10_000,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            channel_deposit: MicroDollars::new(1_000_000),
+            max_channel: MicroDollars::new(100_000_000),
+            top_up_below: MicroDollars::new(200_000),
+            max_price: Price {
+                input: 1_000_000,
+                output: 1_000_000,
+                request: 1_000_000_000,
+            },
+            max_chunk: rialto_protocol::offer::MAX_CHUNK,
+            default_max_tokens: 1_024,
+            max_body_bytes: 16 << 20,
+            max_requests: 1_024,
+            max_attempts: 4,
+            aliases: BTreeMap::new(),
+            trusted_providers: Vec::new(),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+/// A duration of so many milliseconds.
+pub(crate) fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}

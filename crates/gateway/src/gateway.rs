@@ -1,0 +1,188 @@
+//! Wires the gateway's parts, in reading order, and ends them.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use axum::serve::ListenerExt as _;
+use rialto_network::Node;
+use rialto_protocol::{ChannelId, Domain, SigningKey, ticket::Peer};
+use rialto_settlement::Wallet;
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Book, Config, Error, Store,
+    book::{Stakes, answer_peers, browse},
+    config::ms,
+    desk::Desk,
+    http::{self, Bells},
+    metrics::Metrics,
+    paying::Ledger,
+    routing::{Health, Traffic},
+    store::now,
+};
+
+/// What a gateway is made of.
+pub struct Parts {
+    /// The node that dials providers and receives offers. Nobody else may accept its calls.
+    pub node: Node,
+    /// The payer: its key deposits, opens, tops up and closes.
+    pub wallet: Wallet,
+    /// The session key that signs vouchers.
+    pub session: Arc<SigningKey>,
+    /// The domain of all signatures in this market.
+    pub domain: Domain,
+    /// The store's file.
+    pub store: PathBuf,
+    /// Where HTTP is served; port 0 for any.
+    pub listen: SocketAddr,
+    /// Nodes whose books of offers are read.
+    pub meeting: Vec<Peer>,
+    /// What the owner set.
+    pub config: Config,
+}
+
+/// A running gateway.
+pub struct Gateway {
+    desk: Arc<Desk>,
+    address: SocketAddr,
+    stop: CancellationToken,
+    server: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// Opens the store, restores the channels, and begins to serve. The chain need not answer.
+    pub async fn start(parts: Parts) -> Result<Self, Error> {
+        let listen_error = |error: std::io::Error| Error::Listen {
+            address: parts.listen,
+            reason: error.to_string(),
+        };
+        let listener = TcpListener::bind(parts.listen).await.map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+        let config = Arc::new(parts.config);
+        let store = Store::open(&parts.store).await?;
+        let stakes = Stakes::new(parts.wallet.chain().clone(), config.trusted_providers.clone());
+        let ledger = Ledger::restore(
+            store.clone(),
+            parts.wallet,
+            parts.session,
+            parts.domain,
+            Arc::clone(&config),
+        )
+        .await?;
+        let desk = Arc::new(Desk {
+            node: parts.node,
+            book: Book::new(config.aliases.clone()),
+            stakes,
+            store,
+            ledger: Arc::new(ledger),
+            health: Health::default(),
+            traffic: Traffic::default(),
+            metrics: Metrics::new(),
+            tasks: TaskTracker::new(),
+            places: Arc::new(Semaphore::new(config.max_requests)),
+            bells: Bells::default(),
+            boot: rand::random(),
+            config,
+        });
+        let stop = CancellationToken::new();
+        let tasks = vec![
+            tokio::spawn(answer_peers(Arc::clone(&desk), stop.clone())),
+            tokio::spawn(browse(Arc::clone(&desk), parts.meeting, stop.clone())),
+            tokio::spawn(keep_house(Arc::clone(&desk), stop.clone())),
+        ];
+        let server = tokio::spawn(serve(listener, Arc::clone(&desk), stop.clone()));
+        tracing::info!(%address, "the gateway serves");
+        Ok(Self {
+            desk,
+            address,
+            stop,
+            server,
+            tasks,
+        })
+    }
+
+    /// Where HTTP is served.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The store: keys are created and receipts are read through it.
+    pub fn store(&self) -> &Store {
+        &self.desk.store
+    }
+
+    /// The book of offers.
+    pub fn book(&self) -> &Book {
+        &self.desk.book
+    }
+
+    /// Requests that a channel closes; returns when that can be finalised, in seconds since 1970 by the chain's clock.
+    /// The gateway finalises it by itself.
+    pub async fn request_close(&self, channel: ChannelId) -> Result<u64, Error> {
+        let found = self.desk.ledger.find(channel);
+        let found = found.ok_or_else(|| Error::Settlement(format!("there is no open channel {channel}")))?;
+        self.desk.ledger.close(&found).await
+    }
+
+    /// Looks after the channels at once instead of at the next turn: finalises closes that are due.
+    pub async fn tend_channels(&self) -> Result<(), Error> {
+        self.desk.ledger.tend().await
+    }
+
+    /// Stops taking requests, lets those under way end for a while, and closes the store.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        let patience = ms(self.desk.config.timeouts.shutdown_ms);
+        let mut server = self.server;
+        if timeout(patience, &mut server).await.is_err() {
+            // Its clients go away with it, which cancels their trades.
+            server.abort();
+        }
+        self.desk.tasks.close();
+        let receipts = ms(self.desk.config.timeouts.cancel_ms).saturating_mul(2);
+        if timeout(receipts, self.desk.tasks.wait()).await.is_err() {
+            tracing::warn!("some requests did not end in time; their receipts come with the next requests");
+        }
+        for task in self.tasks {
+            let _ = timeout(patience, task).await;
+        }
+        self.desk.node.close().await;
+        self.desk.store.close().await;
+    }
+}
+
+async fn serve(listener: TcpListener, desk: Arc<Desk>, stop: CancellationToken) {
+    let listener = listener.tap_io(|stream| {
+        // Tokens are small and must not wait for each other.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot disable Nagle's algorithm");
+        }
+    });
+    let served = axum::serve(listener, http::router(desk)).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the http server failed");
+    }
+}
+
+/// Channels and old records, again and again.
+async fn keep_house(desk: Arc<Desk>, stop: CancellationToken) {
+    let timeouts = &desk.config.timeouts;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(ms(timeouts.closing_ms)) => {}
+        }
+        if let Err(error) = desk.ledger.tend().await {
+            tracing::debug!(%error, "channels were not looked after");
+        }
+        let before = now().saturating_sub(timeouts.idempotency_seconds);
+        let pruned = async {
+            desk.store.prune_answers(before).await?;
+            desk.store.prune_requests(before).await
+        };
+        if let Err(error) = pruned.await {
+            tracing::warn!(%error, "old records were not pruned");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `POST /v1/completions`.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+use bytes::Bytes;
+use rialto_api::openai::{Completion, CompletionChoice, CompletionRequest};
+use rialto_protocol::{job::Job, manifest::TaskKind};
+
+use super::{
+    Shared,
+    answer::{Source, finish_reason, generation, new_id, order, require, text_of},
+    serving::{Caller, Reply, serve},
+    stream::{Script, Shape, events},
+};
+use crate::{Error, desk::Desk, store::now};
+
+pub(crate) async fn handle(State(desk): Shared, request: Request) -> Response {
+    serve(desk, request, "completion", answer).await
+}
+
+async fn answer(desk: Arc<Desk>, caller: Caller, body: Bytes) -> Result<Reply, Error> {
+    let request = CompletionRequest::parse(&body)?;
+    drop(body);
+    let model = desk.resolve(&request.model)?;
+    let manifest = &model.listing.manifest;
+    require(&request.model, manifest.task, &[TaskKind::Chat, TaskKind::Completion])?;
+    let job = Job::Completion {
+        generation: generation(&request.sampling, manifest, desk.config.default_max_tokens),
+        prompt: request.prompt,
+    };
+    let order = order(&desk, model, job, &caller)?;
+    let purchase = desk.buy(order).await?;
+    let source = Source::of(&purchase);
+    if request.sampling.streams() {
+        let script = Script {
+            shape: Shape::Completion,
+            id: new_id("cmpl"),
+            created: now(),
+            model: request.model,
+            include_usage: request.sampling.includes_usage(),
+        };
+        let headers = source.headers();
+        return Ok(Reply::events(events(desk, purchase, caller.presence, script), headers));
+    }
+    caller.presence.first_output();
+    let (outputs, bill) = purchase.collect().await?;
+    desk.metrics.bill(&bill);
+    let reason = finish_reason(&bill)?;
+    caller.presence.ended("ok");
+    let completion = Completion {
+        id: new_id("cmpl"),
+        object: "text_completion".into(),
+        created: now(),
+        model: request.model,
+        choices: vec![CompletionChoice {
+            index: 0,
+            text: text_of(&outputs),
+            finish_reason: Some(reason.into()),
+            logprobs: None,
+        }],
+        usage: Some(source.usage(&bill, true)),
+    };
+    Ok(Reply::json(&completion, source.final_headers(&bill)))
+}

@@ -1,0 +1,79 @@
+//! The public HTTP APIs.
+
+mod answer;
+mod auth;
+mod body;
+mod chat;
+mod completions;
+mod embeddings;
+mod error;
+mod health;
+mod idempotent;
+mod infer;
+mod model_list;
+mod serving;
+mod stream;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{OriginalUri, Request, State},
+    http::{HeaderName, HeaderValue},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+
+pub(crate) use idempotent::Bells;
+
+use crate::{Error, desk::Desk};
+
+/// A state that every handler shares.
+pub(crate) type Shared = State<Arc<Desk>>;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The request's id, for logs and for the client.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestName(pub(crate) String);
+
+/// All routes.
+pub(crate) fn router(desk: Arc<Desk>) -> Router {
+    Router::new()
+        .route("/v1/models", get(model_list::list))
+        .route("/v1/models/{*id}", get(model_list::one))
+        .route("/v1/chat/completions", post(chat::handle))
+        .route("/v1/completions", post(completions::handle))
+        .route("/v1/embeddings", post(embeddings::handle))
+        .route("/v2", get(infer::server))
+        .route("/v2/health/live", get(health::live))
+        .route("/v2/health/ready", get(health::ready))
+        .route("/v2/models/{*rest}", get(infer::get).post(infer::post))
+        .route("/healthz", get(health::healthz))
+        .route("/metrics", get(health::metrics))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(name_request))
+        .with_state(desk)
+}
+
+async fn no_such_path(OriginalUri(uri): OriginalUri) -> Response {
+    let path = uri.path().chars().take(256).collect();
+    error::Failure::from(Error::NoSuchPath { path }).into_response()
+}
+
+async fn wrong_method() -> Response {
+    error::Failure::from(Error::MethodNotAllowed).into_response()
+}
+
+/// Gives every request an id that its answer carries.
+async fn name_request(mut request: Request, next: Next) -> Response {
+    let name = format!("req_{}", hex::encode(rand::random::<[u8; 16]>()));
+    request.extensions_mut().insert(RequestName(name.clone()));
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::from_str(&name) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}

@@ -1,0 +1,95 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::HeaderMap,
+};
+use rialto_api::openai::{Model, ModelList, ModelPricing};
+use rialto_protocol::{NanoDollars, Price, manifest::TaskKind, offer::Announcement};
+
+use super::{Shared, auth::authenticate, error::Failure};
+use crate::{Listing, desk::Desk, store::now};
+
+pub(crate) async fn list(State(desk): Shared, headers: HeaderMap) -> Result<Json<ModelList>, Failure> {
+    authenticate(&desk, &headers).await?;
+    Ok(Json(ModelList {
+        object: "list".into(),
+        data: models(&desk).into_values().collect(),
+    }))
+}
+
+/// The id may hold slashes and colons, percent-encoded or not.
+pub(crate) async fn one(
+    State(desk): Shared,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Model>, Failure> {
+    authenticate(&desk, &headers).await?;
+    let resolved = desk.resolve(&id)?;
+    let offers = desk.book.offers(&resolved.models, now());
+    Ok(Json(describe(&resolved.asked, &resolved.listing, &offers)))
+}
+
+/// Models on sale by the name that buys them, and the aliases that stand for one of them.
+fn models(desk: &Desk) -> BTreeMap<String, Model> {
+    let mut models = BTreeMap::new();
+    let names = desk.book.on_sale(now()).into_iter().map(|(listing, _)| listing.name);
+    for name in names.chain(desk.book.aliases().keys().cloned()) {
+        if models.contains_key(&name) {
+            continue;
+        }
+        if let Some(resolved) = desk.book.resolve(&name) {
+            let offers = desk.book.offers(&resolved.models, now());
+            if !offers.is_empty() {
+                models.insert(name.clone(), describe(&name, &resolved.listing, &offers));
+            }
+        }
+    }
+    models
+}
+
+fn describe(name: &str, listing: &Listing, offers: &[Arc<Announcement>]) -> Model {
+    let manifest = &listing.manifest;
+    let lowest = offers
+        .iter()
+        .map(|one| one.offer.price)
+        .min_by_key(|price| (price.output, price.input, price.request));
+    Model {
+        id: name.to_owned(),
+        object: "model".into(),
+        created: listing.first_seen,
+        owned_by: manifest.publisher_name.clone(),
+        model_id: listing.model.to_string(),
+        task: task_name(manifest.task).into(),
+        description: manifest.description.clone(),
+        context_length: manifest.context_length,
+        quantization: manifest.quantisation.clone(),
+        providers: u32::try_from(offers.len()).unwrap_or(u32::MAX),
+        pricing: pricing(lowest.unwrap_or_default()),
+    }
+}
+
+fn pricing(price: Price) -> ModelPricing {
+    ModelPricing {
+        prompt: dollars(NanoDollars(price.input.into())),
+        completion: dollars(NanoDollars(price.output.into())),
+        request: dollars(NanoDollars(price.request.into())),
+    }
+}
+
+/// Dollars as decimal text without a sign.
+pub(crate) fn dollars(amount: NanoDollars) -> String {
+    amount.to_string().trim_start_matches('$').to_owned()
+}
+
+pub(crate) fn task_name(task: TaskKind) -> &'static str {
+    match task {
+        TaskKind::Chat => "chat",
+        TaskKind::Completion => "completion",
+        TaskKind::Embedding => "embedding",
+        TaskKind::Predict => "predict",
+    }
+}

@@ -1,0 +1,213 @@
+//! What every paid request goes through: a place, a key, a body, and perhaps an idempotency key.
+
+use std::{future::Future, sync::Arc, time::Instant};
+
+use axum::{
+    body::Body,
+    extract::Request,
+    http::HeaderMap,
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{
+    auth::authenticate,
+    body,
+    error::{Failure, build},
+    idempotent,
+};
+use crate::{Error, desk::Desk, metrics::RequestLabels, store::KeyRow};
+
+/// Who asks, and for what.
+pub(crate) struct Caller {
+    pub(crate) key: KeyRow,
+    pub(crate) idempotency: Option<[u8; 32]>,
+    pub(crate) presence: Presence,
+}
+
+/// A request's place among those being answered; it lasts until its answer has ended.
+pub(crate) struct Presence {
+    desk: Arc<Desk>,
+    operation: &'static str,
+    started: Instant,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Presence {
+    fn new(desk: &Arc<Desk>, operation: &'static str) -> Result<Self, Error> {
+        let place = Arc::clone(&desk.places)
+            .try_acquire_owned()
+            .map_err(|_| Error::Overloaded)?;
+        desk.metrics.active.inc();
+        Ok(Self {
+            desk: Arc::clone(desk),
+            operation,
+            started: Instant::now(),
+            _place: place,
+        })
+    }
+
+    /// Counts the time to the first output.
+    pub(crate) fn first_output(&self) {
+        self.desk
+            .metrics
+            .first_output
+            .observe(self.started.elapsed().as_secs_f64());
+    }
+
+    /// Counts how an answer that had begun ended: `ok` or the code of its error.
+    pub(crate) fn ended(&self, outcome: &'static str) {
+        let labels = RequestLabels {
+            operation: self.operation,
+            outcome,
+        };
+        self.desk.metrics.requests.get_or_create(&labels).inc();
+        self.desk.metrics.duration.observe(self.started.elapsed().as_secs_f64());
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.desk.metrics.active.dec();
+    }
+}
+
+/// An answer on its way to a client.
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: ReplyBody,
+    /// Whether it is kept for its idempotency key: something was or may have been bought.
+    pub(crate) keep: bool,
+}
+
+/// The body of an answer.
+pub(crate) enum ReplyBody {
+    Whole(Bytes),
+    Stream(BoxStream<'static, Bytes>),
+}
+
+impl Reply {
+    /// A JSON document that was paid for.
+    pub(crate) fn json<T: serde::Serialize>(value: &T, mut headers: Vec<(String, String)>) -> Self {
+        headers.push(("content-type".into(), "application/json".into()));
+        Self {
+            status: 200,
+            headers,
+            body: ReplyBody::Whole(serde_json::to_vec(value).unwrap_or_default().into()),
+            keep: true,
+        }
+    }
+
+    /// Server-sent events.
+    pub(crate) fn events(stream: BoxStream<'static, Bytes>, mut headers: Vec<(String, String)>) -> Self {
+        headers.push(("content-type".into(), "text/event-stream".into()));
+        headers.push(("cache-control".into(), "no-cache".into()));
+        // Intermediaries must not collect the pieces.
+        headers.push(("x-accel-buffering".into(), "no".into()));
+        Self {
+            status: 200,
+            headers,
+            body: ReplyBody::Stream(stream),
+            keep: true,
+        }
+    }
+
+    /// An error.
+    pub(crate) fn failure(failure: &Failure) -> Self {
+        let (status, headers, body) = failure.parts();
+        Self {
+            status,
+            headers,
+            body: ReplyBody::Whole(body.into()),
+            keep: failure.error.may_be_charged(),
+        }
+    }
+
+    /// As a response.
+    pub(crate) fn into_response(self) -> Response {
+        let body = match self.body {
+            ReplyBody::Whole(bytes) => Body::from(bytes),
+            ReplyBody::Stream(stream) => {
+                use futures::StreamExt as _;
+                Body::from_stream(stream.map(Ok::<_, std::convert::Infallible>))
+            }
+        };
+        build(self.status, &self.headers, body)
+    }
+}
+
+/// Serves a paid request: `work` turns the caller and the body into an answer.
+pub(crate) async fn serve<W, F>(desk: Arc<Desk>, request: Request, operation: &'static str, work: W) -> Response
+where
+    W: FnOnce(Arc<Desk>, Caller, Bytes) -> F + Send + 'static,
+    F: Future<Output = Result<Reply, Error>> + Send + 'static,
+{
+    let failure = |error: Error| {
+        let failure = Failure::from(error);
+        if operation == "infer" {
+            failure.for_inference()
+        } else {
+            failure
+        }
+    };
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let count = {
+        let desk = Arc::clone(&desk);
+        move |error: &Error| {
+            let outcome = error.public().code;
+            tracing::info!(operation, outcome, %error, "a request failed");
+            desk.metrics
+                .requests
+                .get_or_create(&RequestLabels { operation, outcome })
+                .inc();
+        }
+    };
+    let (caller, bytes) = match admit(&desk, &parts.headers, body, operation, &path).await {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            count(&error);
+            return failure(error).into_response();
+        }
+    };
+    let (idempotency, key) = (caller.idempotency, caller.key.id.clone());
+    let body_hash = *blake3::hash(&bytes).as_bytes();
+    let answer = {
+        let desk = Arc::clone(&desk);
+        async move {
+            work(desk, caller, bytes).await.unwrap_or_else(|error| {
+                count(&error);
+                Reply::failure(&failure(error))
+            })
+        }
+    };
+    match idempotency {
+        None => answer.await.into_response(),
+        Some(id) => match idempotent::run(desk, id, key, body_hash, answer).await {
+            Ok(response) => response,
+            Err(error) => failure(error).into_response(),
+        },
+    }
+}
+
+async fn admit(
+    desk: &Arc<Desk>,
+    headers: &HeaderMap,
+    body: Body,
+    operation: &'static str,
+    path: &str,
+) -> Result<(Caller, Bytes), Error> {
+    let presence = Presence::new(desk, operation)?;
+    let key = authenticate(desk, headers).await?;
+    let idempotency = idempotent::scope(headers, &key.id, path)?;
+    let bytes = body::read(&desk.config, headers, body).await?;
+    let caller = Caller {
+        key,
+        idempotency,
+        presence,
+    };
+    Ok((caller, bytes))
+}

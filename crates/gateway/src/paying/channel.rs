@@ -1,0 +1,70 @@
+//! One channel as the running gateway holds it.
+
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use rialto_protocol::{ChannelId, ChannelParams, MicroDollars, NanoDollars, account::BuyerAccount};
+
+use crate::store::{ChannelStatus, now};
+
+/// One channel: its ledger, shared by all requests that it pays for.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    pub(crate) id: ChannelId,
+    pub(crate) params: ChannelParams,
+    account: Mutex<BuyerAccount>,
+    status: Mutex<ChannelStatus>,
+    used_at: AtomicU64,
+    /// Whether a top-up is under way: one at a time.
+    pub(crate) filling: AtomicBool,
+}
+
+impl Channel {
+    pub(crate) fn new(account: BuyerAccount, status: ChannelStatus, used_at: u64) -> Self {
+        Self {
+            id: account.id(),
+            params: *account.params(),
+            account: Mutex::new(account),
+            status: Mutex::new(status),
+            used_at: AtomicU64::new(used_at),
+            filling: AtomicBool::new(false),
+        }
+    }
+
+    /// The ledger. Never held across an await.
+    pub(crate) fn account(&self) -> MutexGuard<'_, BuyerAccount> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn status(&self) -> ChannelStatus {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_status(&self, status: ChannelStatus) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// What is free in it, if it may pay for requests.
+    pub(crate) fn free(&self) -> Option<NanoDollars> {
+        (self.status() == ChannelStatus::Open).then(|| self.account().free())
+    }
+
+    pub(crate) fn funded(&self) -> MicroDollars {
+        self.account().funded()
+    }
+
+    /// Notes that it is used.
+    pub(crate) fn touch(&self) {
+        self.used_at.store(now(), Ordering::Relaxed);
+    }
+
+    /// Seconds since it was used; zero while it is.
+    pub(crate) fn idle(&self, now: u64) -> u64 {
+        if self.account().active() > 0 {
+            return 0;
+        }
+        now.saturating_sub(self.used_at.load(Ordering::Relaxed))
+    }
+}

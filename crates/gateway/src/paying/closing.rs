@@ -1,0 +1,148 @@
+//! The end of channels: those nobody uses, those that the owner wants closed, and those with a dispute.
+
+use std::sync::Arc;
+
+use rialto_protocol::{ChannelId, MicroDollars};
+use rialto_settlement::Wallet;
+
+use super::{Channel, Ledger, funding};
+use crate::{
+    Error, Store,
+    store::{ChannelStatus, now},
+};
+
+/// For how long a channel whose transaction got no answer is looked for on chain.
+const OPENING_PATIENCE: u64 = 3_600;
+
+/// Requests that a channel closes; returns when that can be finalised, in seconds since 1970 by the chain's clock.
+///
+/// Works on the store alone, so that the command line can do it while no gateway runs. A running gateway notices within
+/// its `closing_ms`.
+pub async fn request_close(store: &Store, wallet: &Wallet, channel: ChannelId) -> Result<u64, Error> {
+    let row = store.channel(channel).await?;
+    let row = row.ok_or_else(|| Error::Settlement(format!("there is no channel {channel} in the store")))?;
+    let settled = |error: rialto_settlement::Error| funding::explain(&error, MicroDollars::ZERO);
+    let state = wallet.chain().channel(channel).await.map_err(settled)?;
+    if state.closed {
+        store.set_channel(channel, ChannelStatus::Closed, 0).await?;
+        return Ok(0);
+    }
+    // Noted first: nothing more may be signed once the provider sees the request.
+    store
+        .set_channel(channel, ChannelStatus::Closing, state.closes_at)
+        .await?;
+    if state.closes_at > 0 {
+        return Ok(state.closes_at);
+    }
+    if let Err(error) = wallet.request_close(&row.params).await {
+        if !matches!(error, rialto_settlement::Error::Timeout { .. }) {
+            store.set_channel(channel, row.status, row.closes_at).await?;
+        }
+        return Err(settled(error));
+    }
+    let state = wallet.chain().channel(channel).await.map_err(settled)?;
+    store
+        .set_channel(channel, ChannelStatus::Closing, state.closes_at)
+        .await?;
+    tracing::info!(%channel, closes_at = state.closes_at, "close requested");
+    Ok(state.closes_at)
+}
+
+/// Finalises every requested close that is due; returns the channels that are closed now. Their remainders are in the
+/// escrow's free balance.
+pub async fn finalise_due(store: &Store, wallet: &Wallet) -> Result<Vec<ChannelId>, Error> {
+    let settled = |error: rialto_settlement::Error| funding::explain(&error, MicroDollars::ZERO);
+    let mut closed = Vec::new();
+    for row in store.live_channels().await? {
+        if row.status != ChannelStatus::Closing {
+            continue;
+        }
+        let state = wallet.chain().channel(row.id).await.map_err(settled)?;
+        if !state.closed {
+            if state.closes_at == 0 || wallet.chain().block_time().await.map_err(settled)? < state.closes_at {
+                continue;
+            }
+            wallet.finalize_close(&row.params).await.map_err(settled)?;
+        }
+        store.set_channel(row.id, ChannelStatus::Closed, 0).await?;
+        store.void_requests(row.id).await?;
+        tracing::info!(channel = %row.id, returned = %state.remainder(), "channel closed");
+        closed.push(row.id);
+    }
+    Ok(closed)
+}
+
+impl Ledger {
+    /// Looks after all channels once: adopts, closes, finalises, and notices what others did to them.
+    pub(crate) async fn tend(self: &Arc<Self>) -> Result<(), Error> {
+        for channel in self.all() {
+            self.synchronise(&channel).await?;
+        }
+        let now = now();
+        for channel in self.all() {
+            let status = channel.status();
+            let unused =
+                status == ChannelStatus::Open && channel.idle(now) >= self.config.timeouts.idle_channel_seconds;
+            let disputed = status == ChannelStatus::Disputed && channel.account().active() == 0;
+            if unused || disputed {
+                self.close(&channel).await?;
+            }
+        }
+        for id in finalise_due(&self.store, &self.wallet).await? {
+            self.remove(id);
+        }
+        Ok(())
+    }
+
+    /// Requests that a channel closes. Nothing is signed on it any more; requests under way end where they are paid to.
+    pub(crate) async fn close(&self, channel: &Channel) -> Result<u64, Error> {
+        let before = channel.status();
+        channel.set_status(ChannelStatus::Closing);
+        let asked = request_close(&self.store, &self.wallet, channel.id).await;
+        if asked.is_err() {
+            channel.set_status(before);
+        }
+        asked
+    }
+
+    /// Compares a channel with the store, which the command line writes too, and with the chain.
+    async fn synchronise(&self, channel: &Arc<Channel>) -> Result<(), Error> {
+        let Some(row) = self.store.channel(channel.id).await? else {
+            return Ok(());
+        };
+        if matches!(row.status, ChannelStatus::Closing | ChannelStatus::Closed) && channel.status() != row.status {
+            channel.set_status(row.status);
+        }
+        if row.status == ChannelStatus::Opening {
+            if !funding::adopt(self, channel).await? && now().saturating_sub(row.opened_at) > OPENING_PATIENCE {
+                self.store.forget_channel(channel.id).await?;
+                self.remove(channel.id);
+            }
+            return Ok(());
+        }
+        let settled = |error: rialto_settlement::Error| funding::explain(&error, MicroDollars::ZERO);
+        let state = self.wallet.chain().channel(channel.id).await.map_err(settled)?;
+        if state.closed {
+            channel.set_status(ChannelStatus::Closed);
+            self.store.set_channel(channel.id, ChannelStatus::Closed, 0).await?;
+            self.store.void_requests(channel.id).await?;
+            self.remove(channel.id);
+        } else if state.closes_at > 0 && row.status == ChannelStatus::Open {
+            channel.set_status(ChannelStatus::Closing);
+            self.store
+                .set_channel(channel.id, ChannelStatus::Closing, state.closes_at)
+                .await?;
+        } else if state.funded > channel.funded() {
+            channel.account().set_funded(state.funded);
+            self.store.set_funded(channel.id, state.funded).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at one channel at once, because its provider said something unexpected about it.
+    pub(crate) async fn look_again(&self, channel: &Arc<Channel>) {
+        if let Err(error) = self.synchronise(channel).await {
+            tracing::debug!(channel = %channel.id, %error, "a channel could not be looked up");
+        }
+    }
+}

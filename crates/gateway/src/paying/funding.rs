@@ -1,0 +1,223 @@
+//! Money into channels: what is in the escrow first, then what is in the wallet.
+
+use std::sync::Arc;
+
+use rialto_protocol::{ChannelParams, MicroDollars, NanoDollars, account::BuyerAccount};
+use rialto_settlement::Error as ChainError;
+
+use super::{Channel, Ledger};
+use crate::{
+    Error,
+    store::{ChannelStatus, Parties, now},
+};
+
+/// A channel with so much free: an existing one filled up, or a new one.
+pub(super) async fn provide(
+    ledger: &Arc<Ledger>,
+    parties: Parties,
+    listing: &str,
+    needed: NanoDollars,
+) -> Result<Arc<Channel>, Error> {
+    for channel in ledger.of(parties) {
+        if channel.status() == ChannelStatus::Opening {
+            adopt(ledger, &channel).await?;
+            if channel.free().is_some_and(|free| free >= needed) {
+                return Ok(channel);
+            }
+        }
+    }
+    for channel in ledger.of(parties) {
+        let room = ledger.config.max_channel.saturating_sub(channel.funded());
+        let fits = channel
+            .free()
+            .is_some_and(|free| needed.saturating_sub(free) <= room.to_nano());
+        if fits && top_up(ledger, &channel, needed).await.is_ok() {
+            return Ok(channel);
+        }
+    }
+    open(ledger, parties, listing, needed).await
+}
+
+/// Opens a channel. It is noted before its transaction is sent, so that its money is found again after a crash.
+async fn open(
+    ledger: &Arc<Ledger>,
+    (provider, model): Parties,
+    listing: &str,
+    needed: NanoDollars,
+) -> Result<Arc<Channel>, Error> {
+    let least = needed.round_up().unwrap_or(MicroDollars::MAX);
+    if least > ledger.config.max_channel {
+        return Err(Error::DepositExhausted {
+            needed: least,
+            reason: format!("a channel may hold at most {}", ledger.config.max_channel),
+        });
+    }
+    let purse = Purse::look(ledger).await?;
+    let amount = purse.affordable(least, ledger.amount(needed).min(ledger.config.max_channel))?;
+    let salt = rand::random::<u128>() & ((1 << 96) - 1);
+    let params = ChannelParams {
+        payer: ledger.wallet.address(),
+        signer: ledger.session.address(),
+        provider,
+        model,
+        token: ledger.wallet.chain().contracts().token,
+        salt,
+    };
+    ledger.store.begin_channel(&params, listing, amount).await?;
+    let channel = Arc::new(Channel::new(
+        BuyerAccount::new(params, amount),
+        ChannelStatus::Opening,
+        now(),
+    ));
+    ledger.add(Arc::clone(&channel));
+    let sent = if purse.free >= amount {
+        ledger.wallet.open(&params, amount).await
+    } else if purse.tokens >= amount {
+        ledger.wallet.deposit_and_open(&params, amount).await
+    } else {
+        match ledger.wallet.deposit(amount.saturating_sub(purse.free)).await {
+            Ok(_) => ledger.wallet.open(&params, amount).await,
+            Err(error) => Err(error),
+        }
+    };
+    match sent {
+        Ok(confirmed) => {
+            ledger.store.set_channel(channel.id, ChannelStatus::Open, 0).await?;
+            channel.set_status(ChannelStatus::Open);
+            tracing::info!(channel = %channel.id, %provider, %amount, transaction = %confirmed.transaction, "channel opened");
+            Ok(channel)
+        }
+        Err(ChainError::Timeout { transaction }) => {
+            tracing::warn!(channel = %channel.id, %transaction, "it is not known yet whether a channel was opened");
+            Err(Error::Settlement(
+                "the outcome of a transaction is not known yet".into(),
+            ))
+        }
+        Err(error) => {
+            ledger.store.forget_channel(channel.id).await?;
+            ledger.remove(channel.id);
+            Err(explain(&error, amount))
+        }
+    }
+}
+
+/// Looks up whether a channel that was being opened exists by now.
+pub(super) async fn adopt(ledger: &Ledger, channel: &Channel) -> Result<bool, Error> {
+    let state = ledger
+        .wallet
+        .chain()
+        .channel(channel.id)
+        .await
+        .map_err(|error| explain(&error, MicroDollars::ZERO))?;
+    if !state.is_open() {
+        return Ok(false);
+    }
+    channel.account().set_funded(state.funded);
+    ledger.store.set_funded(channel.id, state.funded).await?;
+    ledger.store.set_channel(channel.id, ChannelStatus::Open, 0).await?;
+    channel.set_status(ChannelStatus::Open);
+    tracing::info!(channel = %channel.id, funded = %state.funded, "a channel of an earlier attempt is open");
+    Ok(true)
+}
+
+/// Adds money to a channel so that `needed` is free in it.
+pub(super) async fn top_up(ledger: &Ledger, channel: &Channel, needed: NanoDollars) -> Result<(), Error> {
+    let free = channel
+        .free()
+        .ok_or_else(|| Error::Settlement("the channel is not open".into()))?;
+    // An earlier top-up whose outcome was not known may have arrived.
+    let chain = ledger.wallet.chain();
+    let state = chain
+        .channel(channel.id)
+        .await
+        .map_err(|error| explain(&error, MicroDollars::ZERO))?;
+    if state.funded > channel.funded() {
+        note_funds(ledger, channel, state.funded).await?;
+        if channel.free().is_some_and(|free| free >= needed) {
+            return Ok(());
+        }
+    }
+    let least = needed
+        .saturating_sub(free)
+        .round_up()
+        .unwrap_or(MicroDollars::MAX)
+        .max(MicroDollars::new(1));
+    let room = ledger.config.max_channel.saturating_sub(channel.funded());
+    if least > room {
+        return Err(Error::DepositExhausted {
+            needed: least,
+            reason: format!("a channel may hold at most {}", ledger.config.max_channel),
+        });
+    }
+    let purse = Purse::look(ledger).await?;
+    let amount = purse.affordable(least, ledger.amount(needed.saturating_sub(free)).min(room))?;
+    if purse.free < amount {
+        let missing = amount.saturating_sub(purse.free);
+        ledger
+            .wallet
+            .deposit(missing)
+            .await
+            .map_err(|error| explain(&error, missing))?;
+    }
+    ledger
+        .wallet
+        .top_up(&channel.params, amount)
+        .await
+        .map_err(|error| explain(&error, amount))?;
+    let funded = channel.funded().checked_add(amount).unwrap_or(MicroDollars::MAX);
+    note_funds(ledger, channel, funded).await?;
+    tracing::info!(channel = %channel.id, %amount, %funded, "channel topped up");
+    Ok(())
+}
+
+async fn note_funds(ledger: &Ledger, channel: &Channel, funded: MicroDollars) -> Result<(), Error> {
+    ledger.store.set_funded(channel.id, funded).await?;
+    channel.account().set_funded(funded);
+    Ok(())
+}
+
+/// Where money can come from.
+struct Purse {
+    /// The free balance in the escrow.
+    free: MicroDollars,
+    /// The stablecoin in the wallet.
+    tokens: MicroDollars,
+}
+
+impl Purse {
+    async fn look(ledger: &Ledger) -> Result<Self, Error> {
+        let (chain, payer) = (ledger.wallet.chain(), ledger.wallet.address());
+        let look = async {
+            Ok(Self {
+                free: chain.free_balance(payer).await?,
+                tokens: chain.token_balance(payer).await?,
+            })
+        };
+        look.await
+            .map_err(|error: ChainError| explain(&error, MicroDollars::ZERO))
+    }
+
+    /// As much of `wanted` as there is, but not less than `least`.
+    fn affordable(&self, least: MicroDollars, wanted: MicroDollars) -> Result<MicroDollars, Error> {
+        let all = self.free.checked_add(self.tokens).unwrap_or(MicroDollars::MAX);
+        if all < least {
+            return Err(Error::DepositExhausted {
+                needed: least,
+                reason: format!("{} is free in the escrow, {} is in the wallet", self.free, self.tokens),
+            });
+        }
+        Ok(wanted.min(all))
+    }
+}
+
+/// What an error of the chain means for a request that needs a channel.
+pub(super) fn explain(error: &ChainError, needed: MicroDollars) -> Error {
+    match error {
+        ChainError::Unreachable { reason } => Error::ChainUnreachable(reason.clone()),
+        ChainError::InsufficientFunds { .. } => Error::DepositExhausted {
+            needed,
+            reason: error.to_string(),
+        },
+        other => Error::Settlement(other.to_string()),
+    }
+}

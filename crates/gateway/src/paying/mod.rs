@@ -1,0 +1,9 @@
+//! Channels: opened on demand, filled when they run low, closed when nobody uses them.
+
+mod channel;
+pub mod closing;
+mod funding;
+mod ledger;
+
+pub(crate) use channel::Channel;
+pub(crate) use ledger::Ledger;

@@ -1,0 +1,232 @@
+//! API keys: kept as a hash, each with a budget.
+
+use std::fmt::Write as _;
+
+use rialto_protocol::{MicroDollars, NanoDollars};
+use sqlx::{Row as _, sqlite::SqliteRow};
+use subtle::ConstantTimeEq as _;
+
+use super::{Store, from_sql, now, to_sql};
+use crate::Error;
+
+/// Separates this hash from every other use of BLAKE3.
+const CONTEXT: &str = "rialto gateway 2026-11 api key v1";
+const PREFIX: &str = "rk-";
+const ID_DIGITS: usize = 12;
+const SECRET_DIGITS: usize = 48;
+
+/// A key that was just created: the only time that its text is known.
+pub struct NewKey {
+    /// What the client sends. Never kept.
+    pub secret: String,
+    /// Its row.
+    pub row: KeyRow,
+}
+
+/// What the store knows of an API key.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct KeyRow {
+    /// Its public part: the digits after `rk-`.
+    pub id: String,
+    /// A name for people.
+    pub name: String,
+    /// Most that it may spend; `None` for no limit.
+    pub budget: Option<MicroDollars>,
+    /// What receipts say that it spent.
+    pub spent: NanoDollars,
+    /// What requests hold that have no receipt yet.
+    pub held: NanoDollars,
+    /// Seconds since 1970.
+    pub created_at: u64,
+    /// Seconds since 1970; `None` while it is valid.
+    pub revoked_at: Option<u64>,
+}
+
+impl KeyRow {
+    /// What is left of the budget; `None` for no limit.
+    pub fn left(&self) -> Option<NanoDollars> {
+        let used = self.spent.plus(self.held);
+        self.budget.map(|budget| budget.to_nano().saturating_sub(used))
+    }
+}
+
+const COLUMNS_ALL: &str = "SELECT k.id, k.name, k.budget_micro, k.spent_nano, k.created_at, k.revoked_at, k.hash,
+    (SELECT COALESCE(SUM(r.hold_nano), 0) FROM requests r
+     WHERE r.key = k.id AND r.state IN ('open', 'interrupted')) AS held
+    FROM keys k ORDER BY k.created_at DESC, k.id";
+const COLUMNS_BY_ID: &str = "SELECT k.id, k.name, k.budget_micro, k.spent_nano, k.created_at, k.revoked_at, k.hash,
+    (SELECT COALESCE(SUM(r.hold_nano), 0) FROM requests r
+     WHERE r.key = k.id AND r.state IN ('open', 'interrupted')) AS held
+    FROM keys k WHERE k.id = ?";
+
+fn key_row(row: &SqliteRow) -> Result<KeyRow, sqlx::Error> {
+    Ok(KeyRow {
+        id: row.try_get("id")?,
+        name: row.try_get("name")?,
+        budget: row
+            .try_get::<Option<i64>, _>("budget_micro")?
+            .map(|micro| MicroDollars::new(from_sql(micro))),
+        spent: NanoDollars(from_sql(row.try_get("spent_nano")?).into()),
+        held: NanoDollars(from_sql(row.try_get("held")?).into()),
+        created_at: from_sql(row.try_get("created_at")?),
+        revoked_at: row.try_get::<Option<i64>, _>("revoked_at")?.map(from_sql),
+    })
+}
+
+fn hash(secret: &str) -> [u8; 32] {
+    blake3::derive_key(CONTEXT, secret.as_bytes())
+}
+
+/// The public part of a well-formed key.
+fn public_part(text: &str) -> Option<&str> {
+    let (id, secret) = text.strip_prefix(PREFIX)?.split_once('-')?;
+    let digits = |part: &str, length| part.len() == length && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (digits(id, ID_DIGITS) && digits(secret, SECRET_DIGITS)).then_some(id)
+}
+
+impl Store {
+    /// Creates a key. Its text is returned once and kept nowhere.
+    pub async fn create_key(&self, name: &str, budget: Option<MicroDollars>) -> Result<NewKey, Error> {
+        let (id, secret): ([u8; ID_DIGITS / 2], [u8; SECRET_DIGITS / 2]) = (rand::random(), rand::random());
+        let id = hex::encode(id);
+        let mut text = format!("{PREFIX}{id}-");
+        for byte in secret {
+            let _ = write!(text, "{byte:02x}");
+        }
+        let created_at = now();
+        sqlx::query("INSERT INTO keys (id, name, hash, budget_micro, created_at) VALUES (?, ?, ?, ?, ?)")
+            .bind(&id)
+            .bind(name)
+            .bind(hash(&text).to_vec())
+            .bind(budget.map(|amount| to_sql(amount.get())))
+            .bind(to_sql(created_at.into()))
+            .execute(&self.writer)
+            .await?;
+        let row = KeyRow {
+            id,
+            name: name.to_owned(),
+            budget,
+            spent: NanoDollars::ZERO,
+            held: NanoDollars::ZERO,
+            created_at,
+            revoked_at: None,
+        };
+        Ok(NewKey { secret: text, row })
+    }
+
+    /// The valid key with this text. The text is compared as a hash and in constant time, whether or not it exists.
+    pub async fn find_key(&self, text: &str) -> Result<Option<KeyRow>, Error> {
+        let Some(id) = public_part(text) else {
+            return Ok(None);
+        };
+        let row = sqlx::query(COLUMNS_BY_ID)
+            .bind(id)
+            .fetch_optional(&self.readers)
+            .await?;
+        let stored = row
+            .as_ref()
+            .and_then(|row| row.try_get::<Vec<u8>, _>("hash").ok())
+            .unwrap_or_else(|| vec![0; 32]);
+        let same = bool::from(hash(text).as_slice().ct_eq(stored.as_slice()));
+        let Some(row) = row.filter(|_| same) else {
+            return Ok(None);
+        };
+        let key = key_row(&row)?;
+        Ok(key.revoked_at.is_none().then_some(key))
+    }
+
+    /// All keys, newest first.
+    pub async fn keys(&self) -> Result<Vec<KeyRow>, Error> {
+        let rows = sqlx::query(COLUMNS_ALL).fetch_all(&self.readers).await?;
+        Ok(rows.iter().map(key_row).collect::<Result<_, _>>()?)
+    }
+
+    /// The key with this public part.
+    pub async fn key(&self, id: &str) -> Result<Option<KeyRow>, Error> {
+        let row = sqlx::query(COLUMNS_BY_ID)
+            .bind(id)
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(row.as_ref().map(key_row).transpose()?)
+    }
+
+    /// Revokes the key with this public part. Returns whether there was a valid one.
+    pub async fn revoke_key(&self, id: &str) -> Result<bool, Error> {
+        let done = sqlx::query("UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL")
+            .bind(to_sql(now().into()))
+            .bind(id)
+            .execute(&self.writer)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Sets the budget of the key with this public part; `None` for no limit. Returns whether there is such a key.
+    pub async fn set_budget(&self, id: &str, budget: Option<MicroDollars>) -> Result<bool, Error> {
+        let done = sqlx::query("UPDATE keys SET budget_micro = ? WHERE id = ?")
+            .bind(budget.map(|amount| to_sql(amount.get())))
+            .bind(id)
+            .execute(&self.writer)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("gateway.db")).await.unwrap();
+        (folder, store)
+    }
+
+    #[tokio::test]
+    async fn a_key_is_found_by_its_text_until_it_is_revoked() {
+        let (folder, store) = store().await;
+        let new = store.create_key("laptop", Some(MicroDollars::new(5))).await.unwrap();
+        assert!(new.secret.starts_with("rk-"));
+        assert_eq!(store.find_key(&new.secret).await.unwrap().unwrap(), new.row);
+        let file = std::fs::read(folder.path().join("gateway.db-wal")).unwrap();
+        let secret = new.secret.rsplit('-').next().unwrap().as_bytes().to_vec();
+        assert!(
+            !file.windows(secret.len()).any(|window| window == secret),
+            "the text is in the file"
+        );
+        assert!(store.revoke_key(&new.row.id).await.unwrap());
+        assert!(!store.revoke_key(&new.row.id).await.unwrap());
+        assert!(store.find_key(&new.secret).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn other_texts_are_not_keys() {
+        let (_folder, store) = store().await;
+        let new = store.create_key("laptop", None).await.unwrap();
+        let mut wrong = new.secret.clone();
+        let last = if wrong.pop() == Some('0') { '1' } else { '0' };
+        wrong.push(last);
+        for text in [
+            "",
+            "rk-",
+            "sk-abc",
+            "rk-é",
+            &wrong,
+            &format!("{}0", new.secret),
+            &new.secret.to_uppercase(),
+        ] {
+            assert!(store.find_key(text).await.unwrap().is_none(), "{text}");
+        }
+        assert!(store.find_key(&new.secret).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_second_process_creates_keys_while_the_first_runs() {
+        let (folder, store) = store().await;
+        let other = Store::open(&folder.path().join("gateway.db")).await.unwrap();
+        let new = other.create_key("from the command line", None).await.unwrap();
+        assert!(store.find_key(&new.secret).await.unwrap().is_some());
+        assert!(other.set_budget(&new.row.id, Some(MicroDollars::new(9))).await.unwrap());
+        let row = store.find_key(&new.secret).await.unwrap().unwrap();
+        assert_eq!(row.left(), Some(NanoDollars(9_000)));
+    }
+}

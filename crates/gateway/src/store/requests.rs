@@ -1,0 +1,282 @@
+//! Requests under way and the receipts that settle them. A request is on disk before its first voucher leaves.
+
+use rialto_protocol::{ChannelId, Digest, MicroDollars, NanoDollars, Price, RequestId, SignedReceipt, Usage};
+use sqlx::{Row as _, Sqlite, Transaction};
+
+use super::{Store, count_to_sql, from_sql, id, now, pack, to_sql, unpack};
+use crate::Error;
+
+/// A request that is about to be sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Begin {
+    pub(crate) request: RequestId,
+    pub(crate) channel: ChannelId,
+    /// The API key that pays.
+    pub(crate) key: String,
+    /// The idempotency record that it belongs to.
+    pub(crate) idempotency: Option<[u8; 32]>,
+    pub(crate) price: Price,
+    pub(crate) request_hash: Digest,
+    pub(crate) max_input: u64,
+    /// Units of output that the first voucher pays for.
+    pub(crate) covered_output: u64,
+    pub(crate) reserved: NanoDollars,
+    /// The most that it can cost: held back from the key's budget.
+    pub(crate) hold: NanoDollars,
+    /// The channel's total after the first voucher.
+    pub(crate) signed: MicroDollars,
+}
+
+/// What the store knows of a request that has no receipt, or had none when it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OpenRequest {
+    pub(crate) channel: ChannelId,
+    pub(crate) price: Price,
+    pub(crate) request_hash: Digest,
+    pub(crate) max_input: u64,
+    pub(crate) covered_output: u64,
+}
+
+impl Store {
+    /// Notes a request and the total signed for it, and holds its most from the key's budget: all or nothing.
+    pub(crate) async fn begin_request(&self, begin: &Begin) -> Result<(), Error> {
+        let mut transaction = self.writer.begin().await?;
+        check_budget(&mut transaction, begin).await?;
+        sqlx::query(
+            "INSERT INTO requests (id, channel, key, idempotency, price, request_hash, max_input, covered_output,
+             reserved_nano, hold_nano, state, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', ?)",
+        )
+        .bind(begin.request.0.to_vec())
+        .bind(begin.channel.0.to_vec())
+        .bind(&begin.key)
+        .bind(begin.idempotency.map(|id| id.to_vec()))
+        .bind(pack(&begin.price)?)
+        .bind(begin.request_hash.0.to_vec())
+        .bind(count_to_sql(begin.max_input))
+        .bind(count_to_sql(begin.covered_output))
+        .bind(to_sql(begin.reserved.0))
+        .bind(to_sql(begin.hold.0))
+        .bind(count_to_sql(now()))
+        .execute(&mut *transaction)
+        .await?;
+        raise(&mut transaction, begin.channel, begin.signed).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Notes a further voucher and what had arrived before it.
+    pub(crate) async fn extend_request(
+        &self,
+        request: RequestId,
+        channel: ChannelId,
+        covered_output: u64,
+        received: Usage,
+        reserved: NanoDollars,
+        signed: MicroDollars,
+    ) -> Result<(), Error> {
+        let mut transaction = self.writer.begin().await?;
+        sqlx::query(
+            "UPDATE requests SET covered_output = MAX(covered_output, ?), received_input = ?, received_output = ?,
+             reserved_nano = MAX(reserved_nano, ?) WHERE id = ?",
+        )
+        .bind(count_to_sql(covered_output))
+        .bind(count_to_sql(received.input))
+        .bind(count_to_sql(received.output))
+        .bind(to_sql(reserved.0))
+        .bind(request.0.to_vec())
+        .execute(&mut *transaction)
+        .await?;
+        raise(&mut transaction, channel, signed).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Forgets a request that was refused before any work.
+    pub(crate) async fn forget_request(&self, request: RequestId) -> Result<(), Error> {
+        sqlx::query("DELETE FROM requests WHERE id = ? AND state = 'open'")
+            .bind(request.0.to_vec())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// Notes that a request ended without a receipt; what it had reserved stays held.
+    pub(crate) async fn interrupt_request(&self, request: RequestId, received: Usage) -> Result<(), Error> {
+        sqlx::query(
+            "UPDATE requests SET state = 'interrupted', received_input = ?, received_output = ?,
+             hold_nano = MIN(hold_nano, reserved_nano) WHERE id = ? AND state = 'open'",
+        )
+        .bind(count_to_sql(received.input))
+        .bind(count_to_sql(received.output))
+        .bind(request.0.to_vec())
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// Marks every request that an earlier run of the gateway left open.
+    pub(crate) async fn interrupt_all(&self) -> Result<u64, Error> {
+        let done = sqlx::query(
+            "UPDATE requests SET state = 'interrupted', hold_nano = MIN(hold_nano, reserved_nano) WHERE state = 'open'",
+        )
+        .execute(&self.writer)
+        .await?;
+        Ok(done.rows_affected())
+    }
+
+    /// What is known of a request, for checking a receipt that comes late.
+    pub(crate) async fn request(&self, request: RequestId) -> Result<Option<OpenRequest>, Error> {
+        let row =
+            sqlx::query("SELECT channel, price, request_hash, max_input, covered_output FROM requests WHERE id = ?")
+                .bind(request.0.to_vec())
+                .fetch_optional(&self.readers)
+                .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(OpenRequest {
+            channel: ChannelId(id(row.try_get("channel")?)?),
+            price: unpack(row.try_get("price")?)?,
+            request_hash: Digest(id(row.try_get("request_hash")?)?),
+            max_input: from_sql(row.try_get("max_input")?),
+            covered_output: from_sql(row.try_get("covered_output")?),
+        }))
+    }
+
+    /// Keeps a receipt and charges its cost to the key of its request, once.
+    pub(crate) async fn settle_request(&self, signed: &SignedReceipt) -> Result<(), Error> {
+        self.keep_receipt(signed, signed.receipt.cost, None).await
+    }
+
+    /// Keeps a receipt that was not accepted, as evidence, and charges the key what the request should have cost.
+    pub(crate) async fn settle_disputed(
+        &self,
+        signed: &SignedReceipt,
+        cost: NanoDollars,
+        complaint: &str,
+    ) -> Result<(), Error> {
+        self.keep_receipt(signed, cost, Some(complaint)).await
+    }
+
+    async fn keep_receipt(
+        &self,
+        signed: &SignedReceipt,
+        cost: NanoDollars,
+        complaint: Option<&str>,
+    ) -> Result<(), Error> {
+        let receipt = &signed.receipt;
+        let mut transaction = self.writer.begin().await?;
+        sqlx::query(
+            "INSERT INTO receipts (channel, sequence, request, key, signed, input, output, cost_nano, finished_at,
+             complaint) VALUES (?, ?, ?, (SELECT key FROM requests WHERE id = ?), ?, ?, ?, ?, ?, ?)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(receipt.channel.0.to_vec())
+        .bind(count_to_sql(receipt.sequence))
+        .bind(receipt.request.0.to_vec())
+        .bind(receipt.request.0.to_vec())
+        .bind(pack(signed)?)
+        .bind(count_to_sql(receipt.usage.input))
+        .bind(count_to_sql(receipt.usage.output))
+        .bind(to_sql(receipt.cost.0))
+        .bind(count_to_sql(receipt.finished_at))
+        .bind(complaint)
+        .execute(&mut *transaction)
+        .await?;
+        close(&mut transaction, receipt.request, cost).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Frees what the requests of a channel hold: it is closed, and no receipt can come any more.
+    pub(crate) async fn void_requests(&self, channel: ChannelId) -> Result<(), Error> {
+        sqlx::query(
+            "UPDATE requests SET state = 'void', hold_nano = 0 WHERE channel = ? AND state IN ('open', 'interrupted')",
+        )
+        .bind(channel.0.to_vec())
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// Forgets settled requests that began before this time.
+    pub(crate) async fn prune_requests(&self, before: u64) -> Result<u64, Error> {
+        let done = sqlx::query("DELETE FROM requests WHERE state IN ('settled', 'void') AND started_at < ?")
+            .bind(count_to_sql(before))
+            .execute(&self.writer)
+            .await?;
+        Ok(done.rows_affected())
+    }
+}
+
+/// Refuses a request that its key cannot pay for.
+async fn check_budget(transaction: &mut Transaction<'static, Sqlite>, begin: &Begin) -> Result<(), Error> {
+    let row = sqlx::query(
+        "SELECT k.budget_micro, k.spent_nano, k.revoked_at,
+         (SELECT COALESCE(SUM(r.hold_nano), 0) FROM requests r
+          WHERE r.key = k.id AND r.state IN ('open', 'interrupted')) AS held
+         FROM keys k WHERE k.id = ?",
+    )
+    .bind(&begin.key)
+    .fetch_optional(&mut **transaction)
+    .await?;
+    let row = row.ok_or(Error::BadKey)?;
+    if row.try_get::<Option<i64>, _>("revoked_at")?.is_some() {
+        return Err(Error::BadKey);
+    }
+    let Some(budget) = row.try_get::<Option<i64>, _>("budget_micro")? else {
+        return Ok(());
+    };
+    let used = u128::from(from_sql(row.try_get("spent_nano")?)) + u128::from(from_sql(row.try_get("held")?));
+    let left = MicroDollars::new(from_sql(budget))
+        .to_nano()
+        .saturating_sub(NanoDollars(used));
+    if begin.hold > left {
+        return Err(budget_error(begin.hold, left));
+    }
+    Ok(())
+}
+
+/// The error for a request that may cost more than is left.
+pub(crate) fn budget_error(needed: NanoDollars, left: NanoDollars) -> Error {
+    Error::BudgetExhausted {
+        needed: needed.round_up().unwrap_or(MicroDollars::MAX),
+        // Rounded down: what is shown as left can be spent.
+        left: MicroDollars::try_from(left.0 / 1_000).unwrap_or(MicroDollars::MAX),
+    }
+}
+
+/// Raises the highest total signed on a channel.
+async fn raise(
+    transaction: &mut Transaction<'static, Sqlite>,
+    channel: ChannelId,
+    signed: MicroDollars,
+) -> Result<(), Error> {
+    sqlx::query("UPDATE channels SET signed_micro = MAX(signed_micro, ?), used_at = ? WHERE id = ?")
+        .bind(to_sql(signed.get()))
+        .bind(count_to_sql(now()))
+        .bind(channel.0.to_vec())
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+/// Ends a request and charges its key, unless that happened before.
+async fn close(
+    transaction: &mut Transaction<'static, Sqlite>,
+    request: RequestId,
+    cost: NanoDollars,
+) -> Result<(), Error> {
+    let done = sqlx::query(
+        "UPDATE requests SET state = 'settled', hold_nano = 0 WHERE id = ? AND state IN ('open', 'interrupted')",
+    )
+    .bind(request.0.to_vec())
+    .execute(&mut **transaction)
+    .await?;
+    if done.rows_affected() == 1 {
+        sqlx::query("UPDATE keys SET spent_nano = spent_nano + ? WHERE id = (SELECT key FROM requests WHERE id = ?)")
+            .bind(to_sql(cost.0))
+            .bind(request.0.to_vec())
+            .execute(&mut **transaction)
+            .await?;
+    }
+    Ok(())
+}

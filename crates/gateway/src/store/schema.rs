@@ -1,0 +1,115 @@
+//! The tables, and their versions.
+
+use sqlx::SqlitePool;
+
+use crate::Error;
+
+/// The version that this software writes.
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE keys (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    hash BLOB NOT NULL,
+    budget_micro INTEGER,
+    spent_nano INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL,
+    revoked_at INTEGER
+) STRICT;
+CREATE TABLE channels (
+    id BLOB PRIMARY KEY,
+    params BLOB NOT NULL,
+    provider BLOB NOT NULL,
+    model BLOB NOT NULL,
+    listing TEXT NOT NULL,
+    status TEXT NOT NULL,
+    funded_micro INTEGER NOT NULL,
+    signed_micro INTEGER NOT NULL DEFAULT 0,
+    opened_at INTEGER NOT NULL,
+    used_at INTEGER NOT NULL,
+    closes_at INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE requests (
+    id BLOB PRIMARY KEY,
+    channel BLOB NOT NULL REFERENCES channels(id),
+    key TEXT,
+    idempotency BLOB,
+    price BLOB NOT NULL,
+    request_hash BLOB NOT NULL,
+    max_input INTEGER NOT NULL,
+    covered_output INTEGER NOT NULL,
+    received_input INTEGER NOT NULL DEFAULT 0,
+    received_output INTEGER NOT NULL DEFAULT 0,
+    reserved_nano INTEGER NOT NULL,
+    hold_nano INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    started_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX requests_open ON requests(state) WHERE state IN ('open', 'interrupted');
+CREATE INDEX requests_key ON requests(key) WHERE state IN ('open', 'interrupted');
+CREATE INDEX requests_idempotency ON requests(idempotency) WHERE idempotency IS NOT NULL;
+CREATE TABLE receipts (
+    channel BLOB NOT NULL REFERENCES channels(id),
+    sequence INTEGER NOT NULL,
+    request BLOB NOT NULL,
+    key TEXT,
+    signed BLOB NOT NULL,
+    input INTEGER NOT NULL,
+    output INTEGER NOT NULL,
+    cost_nano INTEGER NOT NULL,
+    finished_at INTEGER NOT NULL,
+    complaint TEXT,
+    PRIMARY KEY (channel, sequence)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX receipts_time ON receipts(finished_at);
+CREATE TABLE idempotency (
+    id BLOB PRIMARY KEY,
+    key TEXT NOT NULL,
+    body_hash BLOB NOT NULL,
+    boot BLOB NOT NULL,
+    status INTEGER,
+    headers BLOB,
+    body BLOB,
+    created_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX idempotency_age ON idempotency(created_at);
+CREATE INDEX idempotency_key ON idempotency(key);
+";
+
+/// Creates the tables in a new file; refuses a file of another version.
+pub(super) async fn prepare(pool: &SqlitePool) -> Result<(), Error> {
+    let mut connection = pool.acquire().await?;
+    let mut transaction = sqlx::Connection::begin_with(&mut *connection, "BEGIN IMMEDIATE").await?;
+    let (version,): (i64,) = sqlx::query_as("PRAGMA user_version")
+        .fetch_one(&mut *transaction)
+        .await?;
+    match version {
+        0 => {
+            sqlx::raw_sql(TABLES).execute(&mut *transaction).await?;
+            sqlx::raw_sql("PRAGMA user_version = 1")
+                .execute(&mut *transaction)
+                .await?;
+        }
+        VERSION => {}
+        other => return Err(wrong_version(other)),
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Refuses a file of another version.
+pub(super) async fn check(pool: &SqlitePool) -> Result<(), Error> {
+    let (version,): (i64,) = sqlx::query_as("PRAGMA user_version").fetch_one(pool).await?;
+    if version == VERSION {
+        Ok(())
+    } else {
+        Err(wrong_version(version))
+    }
+}
+
+fn wrong_version(found: i64) -> Error {
+    Error::BadStore(format!(
+        "its version is {found}, and this software knows version {VERSION}"
+    ))
+}

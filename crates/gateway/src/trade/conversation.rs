@@ -1,0 +1,471 @@
+//! The frames of one trade.
+
+use std::{sync::Arc, time::Duration};
+
+use rialto_network::{FrameReceiver, FrameSender};
+use rialto_protocol::{
+    NanoDollars, SignedVoucher, Usage, Voucher,
+    output::Output,
+    ticket::Peer,
+    wire::{BuyerFrame, Refusal, RefusalCode, SellerFrame, TradeRequest},
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+
+use super::{Deal, Event, Next, catch_up, settle, tally::Tally};
+use crate::{
+    Error,
+    config::ms,
+    desk::{Desk, estimate_input},
+    paying::Channel,
+    routing::Penalty,
+    store::Begin,
+};
+
+/// The pause after which a busy provider is asked again when it did not say.
+const BUSY_PAUSE_MS: u64 = 1_000;
+
+/// How a trade went wrong: what the client is told, and who else could do it.
+type Trouble = (Error, Next);
+
+/// Runs a trade to its end. Every way out leaves the ledger, the store and the provider's record in step.
+pub(super) async fn run(desk: Arc<Desk>, deal: Deal, events: mpsc::Sender<Event>) {
+    let offer = &deal.announcement.offer;
+    let _visit = desk.traffic.visit((offer.provider, offer.model));
+    let peer = Peer {
+        node: offer.node,
+        addresses: offer.addresses.clone(),
+    };
+    let dialled = timeout(ms(desk.config.timeouts.dial_ms), desk.node.trade(&peer)).await;
+    let trade = match dialled {
+        Ok(Ok(trade)) => trade,
+        Ok(Err(error)) => return unreachable(&desk, &deal, &events, &error.to_string()).await,
+        Err(_) => return unreachable(&desk, &deal, &events, "no answer in time").await,
+    };
+    if events.is_closed() {
+        return;
+    }
+    let (sender, receiver) = trade.split();
+    let mut conversation = match Conversation::open(Arc::clone(&desk), deal, events.clone(), sender, receiver).await {
+        Ok(conversation) => conversation,
+        Err((error, next)) => {
+            let _ = events.send(Event::Failed { error, next }).await;
+            return;
+        }
+    };
+    let last = conversation.talk().await;
+    let _ = timeout(ms(desk.config.timeouts.frame_ms), events.send(last)).await;
+}
+
+async fn unreachable(desk: &Desk, deal: &Deal, events: &mpsc::Sender<Event>, reason: &str) {
+    let provider = deal.announcement.offer.provider;
+    tracing::info!(%provider, reason, "a provider could not be reached");
+    desk.health.punish(provider, Penalty::Failed);
+    let error = Error::ProviderFailed {
+        reason: "it could not be reached".into(),
+        charged: false,
+    };
+    let _ = events
+        .send(Event::Failed {
+            error,
+            next: Next::Another,
+        })
+        .await;
+}
+
+/// A trade whose request is on disk.
+struct Conversation {
+    desk: Arc<Desk>,
+    deal: Deal,
+    channel: Arc<Channel>,
+    events: mpsc::Sender<Event>,
+    sender: FrameSender<BuyerFrame>,
+    receiver: FrameReceiver<SellerFrame>,
+    tally: Tally,
+    /// What the vouchers so far pay for.
+    covered: Usage,
+    accepted: bool,
+    /// Until when the receipt is waited for after a cancellation.
+    cancelled: Option<Instant>,
+}
+
+impl Conversation {
+    /// Finds a channel, notes the request, and signs its first voucher.
+    async fn open(
+        desk: Arc<Desk>,
+        deal: Deal,
+        events: mpsc::Sender<Event>,
+        sender: FrameSender<BuyerFrame>,
+        receiver: FrameReceiver<SellerFrame>,
+    ) -> Result<Self, Trouble> {
+        let offer = &deal.announcement.offer;
+        let covered = Usage {
+            input: estimate_input(&deal.job, deal.most_input),
+            output: offer.chunk.min(deal.job.max_output()),
+        };
+        let reservation = offer.price.cost(covered);
+        let mut granted = None;
+        // Another request may take what was free between looking and reserving.
+        for _ in 0..3 {
+            let channel = desk
+                .ledger
+                .acquire(offer, &deal.listing, reservation)
+                .await
+                .map_err(cannot_pay)?;
+            let reserved = channel.account().reserve(deal.request, reservation);
+            if let Ok(voucher) = reserved {
+                granted = Some((channel, voucher));
+                break;
+            }
+        }
+        let Some((channel, voucher)) = granted else {
+            return Err((Error::Overloaded, Next::Nobody));
+        };
+        let begin = Begin {
+            request: deal.request,
+            channel: channel.id,
+            key: deal.key.clone(),
+            idempotency: deal.idempotency,
+            price: offer.price,
+            request_hash: deal.job.hash(deal.request),
+            max_input: deal.most_input,
+            covered_output: covered.output,
+            reserved: reservation,
+            hold: offer.price.cost(Usage {
+                input: deal.most_input,
+                output: deal.job.max_output(),
+            }),
+            signed: voucher.cumulative,
+        };
+        if let Err(error) = desk.store.begin_request(&begin).await {
+            channel.account().release(&deal.request);
+            return Err((error, Next::Nobody));
+        }
+        channel.touch();
+        let tally = Tally::new(&deal.job, deal.most_input);
+        let mut conversation = Self {
+            desk,
+            deal,
+            channel,
+            events,
+            sender,
+            receiver,
+            tally,
+            covered,
+            accepted: false,
+            cancelled: None,
+        };
+        conversation.send_request(voucher).await?;
+        Ok(conversation)
+    }
+
+    async fn send_request(&mut self, voucher: Voucher) -> Result<(), Trouble> {
+        let request = TradeRequest {
+            id: self.deal.request,
+            channel: self.channel.params,
+            price: self.deal.announcement.offer.price,
+            job: self.deal.job.as_ref().clone(),
+            statement: self.channel.account().statement(),
+            voucher: self.sign(voucher),
+        };
+        let sent = self.sender.send(&BuyerFrame::Request(Box::new(request))).await;
+        match sent {
+            Ok(()) => Ok(()),
+            // It may have arrived nevertheless.
+            Err(error) => Err(self.broken(&error.to_string()).await),
+        }
+    }
+
+    fn sign(&self, voucher: Voucher) -> SignedVoucher {
+        voucher.sign(&self.desk.ledger.domain, &self.desk.ledger.session)
+    }
+
+    /// Exchanges frames until the end; returns the last event.
+    async fn talk(&mut self) -> Event {
+        loop {
+            let frame = match self.next_frame().await {
+                Ok(Some(frame)) => frame,
+                Ok(None) => continue,
+                Err((error, next)) => return Event::Failed { error, next },
+            };
+            let handled = match frame {
+                SellerFrame::Accepted { input_units, catch_up } => self.accepted(input_units, &catch_up).await,
+                SellerFrame::VoucherWanted { output_units, .. } => self.pay(output_units).await,
+                SellerFrame::Output(output) => self.output(output).await,
+                SellerFrame::Refused(refusal) => {
+                    let (error, next) = self.refused(refusal).await;
+                    return Event::Failed { error, next };
+                }
+                SellerFrame::Finished {
+                    reason,
+                    receipt,
+                    failure,
+                } => {
+                    let end = (reason, receipt.as_ref(), failure);
+                    let bill = settle::finish(&self.desk, &self.deal, &self.channel, &self.tally, end).await;
+                    if bill.failure.is_none() && bill.sequence.is_some() {
+                        self.desk.health.praise(self.deal.announcement.offer.provider);
+                    } else if bill.failure.is_some() {
+                        self.desk
+                            .health
+                            .punish(self.deal.announcement.offer.provider, Penalty::Failed);
+                    }
+                    self.desk.ledger.fill_in_background(&self.channel);
+                    return Event::Finished(bill);
+                }
+            };
+            if let Err((error, next)) = handled {
+                return Event::Failed { error, next };
+            }
+        }
+    }
+
+    /// The next frame; `None` when the client went away instead and the provider was told.
+    async fn next_frame(&mut self) -> Result<Option<SellerFrame>, Trouble> {
+        let timeouts = &self.desk.config.timeouts;
+        let patience = match self.cancelled {
+            Some(until) => until.saturating_duration_since(Instant::now()),
+            None if self.accepted => ms(timeouts.frame_ms),
+            None => ms(timeouts.first_frame_ms),
+        };
+        let read = tokio::select! {
+            biased;
+            () = self.events.closed(), if self.cancelled.is_none() => None,
+            read = timeout(patience, self.receiver.next()) => Some(read),
+        };
+        match read {
+            None => {
+                self.cancel().await;
+                Ok(None)
+            }
+            Some(Ok(Ok(Some(frame)))) => Ok(Some(frame)),
+            Some(Ok(Ok(None))) => Err(self.broken("the provider ended the stream without a receipt").await),
+            Some(Ok(Err(error))) => {
+                if error.is_peers_fault() {
+                    self.desk
+                        .health
+                        .punish(self.deal.announcement.offer.provider, Penalty::Cheated);
+                }
+                Err(self.broken(&error.to_string()).await)
+            }
+            Some(Err(_)) => Err(self.silent().await),
+        }
+    }
+
+    /// Tells the provider to stop. The receipt is waited for a little.
+    async fn cancel(&mut self) {
+        tracing::debug!(request = %self.deal.request, "the client went away");
+        let patience = ms(self.desk.config.timeouts.cancel_ms);
+        self.cancelled = Some(Instant::now() + patience);
+        // A failure shows at the next read.
+        let _ = timeout(patience, self.sender.send(&BuyerFrame::Cancel)).await;
+    }
+
+    async fn accepted(&mut self, input_units: u64, late: &[rialto_protocol::SignedReceipt]) -> Result<(), Trouble> {
+        if self.accepted {
+            return Err(self.cheated("it accepted twice").await);
+        }
+        if let Err(unasked) = self.tally.accept(input_units) {
+            return Err(self.cheated(unasked.0).await);
+        }
+        if let Err(complaint) = catch_up::take_in(&self.desk, &self.channel, late).await {
+            return Err(self.cheated(&complaint).await);
+        }
+        self.accepted = true;
+        self.tell(Event::Accepted {
+            channel: self.channel.id,
+        })
+        .await;
+        Ok(())
+    }
+
+    /// Pays for the next part: never more than a chunk beyond what arrived.
+    async fn pay(&mut self, output_units: u64) -> Result<(), Trouble> {
+        let offer = &self.deal.announcement.offer;
+        let received = self.tally.usage();
+        if !self.accepted {
+            return Err(self.cheated("it wanted money before it accepted").await);
+        }
+        if output_units > received.output.saturating_add(offer.chunk) {
+            return Err(self.cheated("it wanted more than a chunk paid ahead").await);
+        }
+        if self.cancelled.is_some() {
+            return Ok(());
+        }
+        let wanted = Usage {
+            input: received.input,
+            output: output_units.min(self.deal.job.max_output()),
+        };
+        let price = offer.price;
+        // What was signed cannot be taken back; the provider's own count of the input replaces the estimate.
+        let reservation = price.cost(wanted);
+        let voucher = self.reserve(reservation).await?;
+        let extended = self.desk.store.extend_request(
+            self.deal.request,
+            self.channel.id,
+            wanted.output,
+            received,
+            reservation,
+            voucher.cumulative,
+        );
+        if let Err(error) = extended.await {
+            let _ = self.sender.send(&BuyerFrame::Cancel).await;
+            settle::interrupt(&self.desk, &self.deal, &self.channel, &self.tally).await;
+            return Err((error, Next::Nobody));
+        }
+        self.covered.output = self.covered.output.max(wanted.output);
+        let voucher = self.sign(voucher);
+        match self.sender.send(&BuyerFrame::Voucher(voucher)).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.broken(&error.to_string()).await),
+        }
+    }
+
+    /// Reserves money for this request, and fills the channel when it has too little.
+    async fn reserve(&mut self, reservation: NanoDollars) -> Result<Voucher, Trouble> {
+        for _ in 0..3 {
+            let reserved = self.channel.account().reserve(self.deal.request, reservation);
+            match reserved {
+                Ok(voucher) => return Ok(voucher),
+                Err(short) => {
+                    let missing = short.needed.saturating_sub(short.funded).to_nano();
+                    let free = self.channel.account().free();
+                    if let Err(error) = self.desk.ledger.fill(&self.channel, free.plus(missing)).await {
+                        let _ = self.sender.send(&BuyerFrame::Cancel).await;
+                        return Err(self.unpaid(error).await);
+                    }
+                }
+            }
+        }
+        Err(self.unpaid(Error::Overloaded).await)
+    }
+
+    /// Ends a request that cannot be paid any further; the receipt over what arrived comes with the next one's.
+    async fn unpaid(&mut self, error: Error) -> Trouble {
+        settle::interrupt(&self.desk, &self.deal, &self.channel, &self.tally).await;
+        (error, Next::Nobody)
+    }
+
+    async fn output(&mut self, output: Output) -> Result<(), Trouble> {
+        if !self.accepted {
+            return Err(self.cheated("it answered before it accepted").await);
+        }
+        if let Err(unasked) = self.tally.take(&output) {
+            return Err(self.cheated(unasked.0).await);
+        }
+        self.tell(Event::Output(output)).await;
+        Ok(())
+    }
+
+    /// Passes an event on. A client that does not read for long counts as gone.
+    async fn tell(&mut self, event: Event) {
+        if self.cancelled.is_some() {
+            return;
+        }
+        let patience = Duration::from_millis(self.desk.config.timeouts.frame_ms);
+        if !matches!(timeout(patience, self.events.send(event)).await, Ok(Ok(()))) {
+            self.cancel().await;
+        }
+    }
+
+    /// The stream broke off: the provider may bill what was delivered.
+    async fn broken(&mut self, reason: &str) -> Trouble {
+        let provider = self.deal.announcement.offer.provider;
+        tracing::info!(%provider, request = %self.deal.request, reason, "a trade broke off");
+        self.desk.health.punish(provider, Penalty::Failed);
+        settle::interrupt(&self.desk, &self.deal, &self.channel, &self.tally).await;
+        let error = Error::ProviderFailed {
+            reason: "the connection to it broke off".into(),
+            charged: true,
+        };
+        (error, self.elsewhere())
+    }
+
+    async fn silent(&mut self) -> Trouble {
+        let provider = self.deal.announcement.offer.provider;
+        if self.cancelled.is_none() {
+            tracing::info!(%provider, request = %self.deal.request, "a provider was silent for too long");
+            self.desk.health.punish(provider, Penalty::Failed);
+            let _ = timeout(ms(100), self.sender.send(&BuyerFrame::Cancel)).await;
+        }
+        settle::interrupt(&self.desk, &self.deal, &self.channel, &self.tally).await;
+        (Error::ProviderTimeout { charged: true }, self.elsewhere())
+    }
+
+    /// The provider broke a rule that an honest one keeps.
+    async fn cheated(&mut self, complaint: &str) -> Trouble {
+        let _ = timeout(ms(100), self.sender.send(&BuyerFrame::Cancel)).await;
+        settle::dispute(&self.desk, &self.deal, &self.channel, complaint).await;
+        settle::interrupt(&self.desk, &self.deal, &self.channel, &self.tally).await;
+        let error = Error::ProviderFailed {
+            reason: "it broke the rules of the market".into(),
+            charged: true,
+        };
+        (error, self.elsewhere())
+    }
+
+    /// Another seller is asked only while the client has seen nothing.
+    fn elsewhere(&self) -> Next {
+        if self.tally.any() { Next::Nobody } else { Next::Another }
+    }
+
+    /// No work was done: everything goes back to how it was.
+    async fn refused(&mut self, refusal: Refusal) -> Trouble {
+        if self.tally.any() {
+            return self.cheated("it refused what it had begun").await;
+        }
+        self.channel.account().release(&self.deal.request);
+        if let Err(error) = self.desk.store.forget_request(self.deal.request).await {
+            tracing::error!(request = %self.deal.request, %error, "a refused request could not be forgotten");
+        }
+        let offer = &self.deal.announcement.offer;
+        let (provider, model) = (offer.provider, offer.model);
+        tracing::info!(%provider, code = ?refusal.code, "a provider refused");
+        let failed = |reason: &str| Error::ProviderFailed {
+            reason: reason.into(),
+            charged: false,
+        };
+        match refusal.code {
+            RefusalCode::BadRequest | RefusalCode::ContextExceeded => (Error::Refused(refusal), Next::Nobody),
+            RefusalCode::Busy => {
+                let retry_ms = refusal.retry_after_ms.unwrap_or(BUSY_PAUSE_MS).clamp(10, 600_000);
+                self.desk.health.punish(provider, Penalty::Busy(ms(retry_ms)));
+                (Error::Busy { retry_ms }, Next::Another)
+            }
+            RefusalCode::UnknownModel | RefusalCode::PriceChanged | RefusalCode::ShuttingDown => {
+                // A new offer comes with the next look into the book.
+                self.desk.book.forget(provider, model);
+                (failed("its offer is void"), Next::Another)
+            }
+            RefusalCode::UnknownChannel => {
+                // It may not have seen yet that the channel is open; or the channel is closing, which shows on chain.
+                self.desk.ledger.look_again(&self.channel).await;
+                (failed("it does not know the payment channel"), Next::SameAgain)
+            }
+            RefusalCode::ChannelExhausted => {
+                self.desk.ledger.look_again(&self.channel).await;
+                (failed("it counts less in the payment channel"), Next::SameAgain)
+            }
+            RefusalCode::BadVoucher => {
+                self.desk.health.punish(provider, Penalty::Failed);
+                (failed("it did not accept the payment"), Next::Another)
+            }
+            RefusalCode::PaymentTimeout | RefusalCode::EngineFailed => {
+                self.desk.health.punish(provider, Penalty::Failed);
+                (failed("its engine failed"), Next::Another)
+            }
+        }
+    }
+}
+
+/// Who else could be paid when a channel cannot be opened or filled.
+fn cannot_pay(error: Error) -> Trouble {
+    let next = match &error {
+        // Another seller may have an open channel.
+        Error::ChainUnreachable(_) | Error::Settlement(_) | Error::DepositExhausted { .. } => Next::Another,
+        _ => Next::Nobody,
+    };
+    (error, next)
+}

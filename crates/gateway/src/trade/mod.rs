@@ -1,0 +1,65 @@
+//! One trade: a request to one seller, paid for as its answer arrives.
+
+mod catch_up;
+mod conversation;
+mod settle;
+mod tally;
+
+use std::sync::Arc;
+
+use rialto_protocol::{ChannelId, RequestId, job::Job, offer::Announcement, output::Output};
+use tokio::sync::mpsc;
+
+use crate::{
+    Error,
+    desk::{Bill, Desk},
+};
+
+/// Pieces of an answer that may wait for a slow client.
+const BUFFER: usize = 64;
+
+/// What is bought from whom.
+pub(crate) struct Deal {
+    pub(crate) request: RequestId,
+    /// The model's name.
+    pub(crate) listing: String,
+    pub(crate) job: Arc<Job>,
+    /// The API key that pays: its public part.
+    pub(crate) key: String,
+    pub(crate) idempotency: Option<[u8; 32]>,
+    /// The most units of input that may be billed.
+    pub(crate) most_input: u64,
+    pub(crate) announcement: Arc<Announcement>,
+}
+
+/// What happens in a trade. Exactly one of `Finished` and `Failed` comes, and it is the last.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The provider took the request; this channel pays.
+    Accepted { channel: ChannelId },
+    /// A piece of the answer.
+    Output(Output),
+    /// The answer is whole, or the provider said why it is not.
+    Finished(Bill),
+    /// The answer broke off.
+    Failed { error: Error, next: Next },
+}
+
+/// What to do after a failure, provided that the client has seen nothing yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Another seller may do it.
+    Another,
+    /// The same seller may do it in a moment.
+    SameAgain,
+    /// Nobody would.
+    Nobody,
+}
+
+/// Begins a trade. Dropping the receiver cancels it: what has arrived by then is paid for, and nothing more.
+pub(crate) fn begin(desk: Arc<Desk>, deal: Deal) -> mpsc::Receiver<Event> {
+    let (sender, receiver) = mpsc::channel(BUFFER);
+    let tasks = desk.tasks.clone();
+    tasks.spawn(conversation::run(desk, deal, sender));
+    receiver
+}
