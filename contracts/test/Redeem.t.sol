@@ -244,7 +244,7 @@ contract RedeemTest is Market {
         _open(0, 10 * DOLLAR);
         bytes memory claim = _claim(_params(0), signerKey, DOLLAR, DOLLAR);
         uint256 index = bit % (172 * 8);
-        claim[index / 8] ^= bytes1(uint8(1 << (index % 8)));
+        claim[index / 8] ^= bytes1(uint8(2 ** (index % 8)));
         uint256 paid = _redeem(claim);
         if (index / 8 < 64 || index / 8 >= 76) eq(paid, 0, "a signed or identifying bit");
         else yes(paid < DOLLAR, "never more than was signed");
