@@ -55,7 +55,6 @@ pub(crate) struct Bill {
 #[derive(Debug)]
 pub(crate) struct Channel {
     id: ChannelId,
-    params: ChannelParams,
     store: Store,
     seller: Arc<Seller>,
     ledger: Mutex<Ledger>,
@@ -116,7 +115,6 @@ impl Channel {
         let skip = stored.receipts.len().saturating_sub(RECENT);
         Self {
             id: stored.params.id(),
-            params: stored.params,
             ledger: Mutex::new(Ledger {
                 verifier: VoucherVerifier::new(seller.domain, stored.params.signer),
                 account,
@@ -140,11 +138,6 @@ impl Channel {
     /// The channel's id.
     pub(crate) fn id(&self) -> ChannelId {
         self.id
-    }
-
-    /// What its id is made of.
-    pub(crate) fn params(&self) -> &ChannelParams {
-        &self.params
     }
 
     /// As last seen on chain.
@@ -200,13 +193,6 @@ impl Channel {
         let mut writes = vec![Write::Open(self.id, *open)];
         writes.extend(better.map(Write::Voucher));
         Ok(self.store.submit(writes))
-    }
-
-    /// Gives up a covered request on which no work was done.
-    pub(crate) fn release(&self, request: &RequestId) -> Commit {
-        let mut ledger = self.lock();
-        ledger.account.release(request);
-        self.store.submit(vec![Write::Released(self.id, *request)])
     }
 
     /// Writes and signs the receipt of a request. It may be sent once the commit is durable.
@@ -422,3 +408,6 @@ pub(crate) fn cost(open: &OpenRequest, usage: Usage) -> NanoDollars {
         open.price.cost(usage)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -32,13 +33,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CHAIN_AWAY_RETRY: u64 = 5_000;
 
 /// The channels that this provider serves.
-#[derive(Debug)]
 pub(crate) struct Channels {
     chain: Chain,
     store: Store,
     seller: Arc<Seller>,
     known: RwLock<HashMap<ChannelId, Arc<Channel>>>,
     lookups: Semaphore,
+}
+
+impl fmt::Debug for Channels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channels")
+            .field("known", &self.known)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Channels {

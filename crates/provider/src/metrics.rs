@@ -9,14 +9,14 @@ use rialto_protocol::{ReceiptStatus, wire::RefusalCode};
 
 /// How a request ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct EndLabels {
+pub(crate) struct EndLabels {
     /// The receipt's status.
-    pub status: End,
+    pub(crate) status: End,
 }
 
 /// A receipt's status as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum End {
+pub(crate) enum End {
     /// The answer is whole.
     Complete,
     /// The buyer cancelled or went away.
@@ -29,9 +29,9 @@ pub enum End {
 
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct RefusalLabels {
+pub(crate) struct RefusalLabels {
     /// The code, as `docs/status-codes.md` spells it.
-    pub code: String,
+    pub(crate) code: String,
 }
 
 /// The provider's metrics. Handles are cheap to clone and count into the same numbers.
@@ -73,7 +73,9 @@ impl Metrics {
             first_output: Histogram::new(SECONDS),
             service: Histogram::new(SECONDS),
         };
-        metrics.clone().register_in(registry.sub_registry_with_prefix("rialto_provider"));
+        metrics
+            .clone()
+            .register_in(registry.sub_registry_with_prefix("rialto_provider"));
         metrics
     }
 
@@ -95,7 +97,11 @@ impl Metrics {
             "Rounds of claiming that failed and were tried again",
             self.redeem_failures,
         );
-        registry.register("chain_reachable", "Whether the chain answered last time", self.chain_reachable);
+        registry.register(
+            "chain_reachable",
+            "Whether the chain answered last time",
+            self.chain_reachable,
+        );
         registry.register(
             "first_output_seconds",
             "From the request's arrival to its first output",
@@ -121,7 +127,11 @@ impl Metrics {
         self.receipts.get_or_create(&EndLabels { status }).inc();
         self.input_units.inc_by(receipt.usage.input);
         self.output_units.inc_by(receipt.usage.output);
-        let earned = receipt.cost.round_up().ok().and_then(|micro| u64::try_from(micro.get()).ok());
+        let earned = receipt
+            .cost
+            .round_up()
+            .ok()
+            .and_then(|micro| u64::try_from(micro.get()).ok());
         self.earned_micro.inc_by(earned.unwrap_or(0));
     }
 }

@@ -38,7 +38,6 @@ use crate::{
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Everything that a provider is made of.
-#[derive(Debug)]
 pub struct Parts {
     /// Where buyers reach it. The provider takes its incoming calls and closes it at shutdown.
     pub node: Node,
@@ -176,7 +175,13 @@ impl Provider {
             changed,
             latest: Mutex::new(Vec::new()),
         });
-        let serving = serve::run(room.clone(), parts.node.clone(), herald.clone(), trades.clone(), stop.clone());
+        let serving = serve::run(
+            room.clone(),
+            parts.node.clone(),
+            herald.clone(),
+            trades.clone(),
+            stop.clone(),
+        );
         background.spawn(serving);
         background.spawn(herald.run(closing.clone()));
         info!(provider = %address, models = room.shelves.len(), "selling");
@@ -235,12 +240,18 @@ impl Provider {
     pub async fn shutdown(self) {
         self.room.closing.cancel();
         self.trades.close();
-        if tokio::time::timeout(self.room.config.grace, self.trades.wait()).await.is_err() {
+        if tokio::time::timeout(self.room.config.grace, self.trades.wait())
+            .await
+            .is_err()
+        {
             warn!(running = self.trades.len(), "cutting off work that runs on");
         }
         self.room.cut.cancel();
         if tokio::time::timeout(LAST_WORDS, self.trades.wait()).await.is_err() {
-            warn!(running = self.trades.len(), "work did not end in time, its buyers settle it later");
+            warn!(
+                running = self.trades.len(),
+                "work did not end in time, its buyers settle it later"
+            );
         }
         self.stop.cancel();
         self.background.close();
@@ -256,7 +267,9 @@ impl Provider {
 fn check(parts: &Parts) -> Result<(), Error> {
     parts.config.check()?;
     if parts.wallet.address() != parts.key.address() {
-        return Err(Error::Config("the wallet and the provider's key are different accounts".to_owned()));
+        return Err(Error::Config(
+            "the wallet and the provider's key are different accounts".to_owned(),
+        ));
     }
     for listing in &parts.listings {
         let name = listing.manifest.listing();

@@ -66,7 +66,13 @@ impl Drop for Seat {
 }
 
 /// Takes calls until the node closes or `stop`.
-pub(crate) async fn run(room: Arc<Room>, node: Node, herald: Arc<Herald>, trades: TaskTracker, stop: CancellationToken) {
+pub(crate) async fn run(
+    room: Arc<Room>,
+    node: Node,
+    herald: Arc<Herald>,
+    trades: TaskTracker,
+    stop: CancellationToken,
+) {
     let crowd = Arc::new(Crowd::default());
     loop {
         let incoming = tokio::select! {
@@ -83,8 +89,8 @@ pub(crate) async fn run(room: Arc<Room>, node: Node, herald: Arc<Herald>, trades
                     });
                 }
                 None => {
-                    let refusal = Refusal::new(RefusalCode::Busy, "too many trades are open")
-                        .with_retry_after(CROWDED_RETRY);
+                    let refusal =
+                        Refusal::new(RefusalCode::Busy, "too many trades are open").with_retry_after(CROWDED_RETRY);
                     trades.spawn(trade::refuse(room.clone(), trade, refusal));
                 }
             },

@@ -20,7 +20,6 @@ use crate::{
 const NEXT_BLOCK: &str = "next_block";
 
 /// Follows the chain's events.
-#[derive(Debug)]
 pub(crate) struct Watcher {
     pub(crate) chain: Chain,
     pub(crate) channels: Arc<Channels>,

@@ -59,7 +59,6 @@ impl Orders {
 }
 
 /// Claims what is earned.
-#[derive(Debug)]
 pub(crate) struct Claimer {
     pub(crate) wallet: Wallet,
     pub(crate) channels: Arc<Channels>,
@@ -98,12 +97,7 @@ impl Claimer {
     /// One look: claims what is due. `forced` claims everything.
     async fn round(&self, forced: bool) -> Result<Vec<Redemption>, Error> {
         let now = clock::now();
-        let pending: Vec<_> = self
-            .channels
-            .all()
-            .iter()
-            .map(|channel| channel.pending(now))
-            .collect();
+        let pending: Vec<_> = self.channels.all().iter().map(|channel| channel.pending(now)).collect();
         let due = due(&self.policy, &pending, forced);
         if due.is_empty() {
             return Ok(Vec::new());
@@ -192,7 +186,9 @@ impl Claimer {
 /// The pause before the next look: the interval, doubled with each failure.
 fn pause(interval: Duration, failures: u32) -> Duration {
     let longest = LONGEST_PAUSE.max(interval);
-    interval.saturating_mul(2u32.saturating_pow(failures.min(16))).min(longest)
+    interval
+        .saturating_mul(2u32.saturating_pow(failures.min(16)))
+        .min(longest)
 }
 
 #[cfg(test)]

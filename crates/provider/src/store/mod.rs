@@ -90,8 +90,6 @@ pub(crate) enum Write {
     Voucher(SignedVoucher),
     /// A request that is covered further.
     Open(ChannelId, OpenRequest),
-    /// A request that ended without costing anything.
-    Released(ChannelId, RequestId),
     /// A receipt; its request is no longer open.
     Receipt(Box<SignedReceipt>),
     /// A redemption.
@@ -196,3 +194,6 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,7 +83,10 @@ impl Reader {
             .read_only(true)
             .create_if_missing(false)
             .busy_timeout(Duration::from_secs(5));
-        let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(2)
+            .connect_with(options)
+            .await?;
         Ok(Self { pool })
     }
 
@@ -91,7 +94,11 @@ impl Reader {
     pub async fn receipts(&self, filter: &ReceiptFilter) -> Result<Vec<SignedReceipt>, Error> {
         let sql = "SELECT body FROM receipts WHERE finished_at >= ?1 AND (?2 IS NULL OR channel = ?2) \
                    ORDER BY finished_at DESC, sequence DESC LIMIT ?3";
-        let limit = if filter.limit == 0 { MAX_ROWS } else { filter.limit.min(MAX_ROWS) };
+        let limit = if filter.limit == 0 {
+            MAX_ROWS
+        } else {
+            filter.limit.min(MAX_ROWS)
+        };
         let rows = sqlx::query(sql)
             .bind(row::number(filter.since))
             .bind(filter.channel.map(|channel| channel.0.to_vec()))

@@ -1,8 +1,6 @@
 //! What a provider reads back: at its start, and when a buyer has to catch up.
 
-use rialto_protocol::{
-    ChannelId, ChannelParams, ReceiptsHead, RequestId, SignedReceipt, SignedVoucher, channel::ChannelState,
-};
+use rialto_protocol::{ChannelId, ChannelParams, RequestId, SignedReceipt, SignedVoucher, channel::ChannelState};
 use sqlx::{Row, sqlite::SqliteRow};
 
 use super::{OpenRequest, Store, row};
@@ -80,18 +78,6 @@ impl Store {
             .fetch_all(&self.pool)
             .await?;
         bodies(&rows)
-    }
-
-    /// The head after a receipt; `None` when there is no such receipt.
-    pub(crate) async fn head_at(&self, channel: &ChannelId, sequence: u64) -> Result<Option<ReceiptsHead>, Error> {
-        if sequence == 0 {
-            return Ok(Some(ReceiptsHead::default()));
-        }
-        let before = self.receipts_after(channel, sequence - 1, 1).await?;
-        let receipt = before.first().map(|signed| &signed.receipt);
-        Ok(receipt
-            .filter(|receipt| receipt.sequence == sequence)
-            .map(rialto_protocol::Receipt::head))
     }
 
     /// Whether a request has a receipt.

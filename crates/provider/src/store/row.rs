@@ -29,7 +29,9 @@ pub(crate) fn unpacked<T: DeserializeOwned>(row: &SqliteRow, column: &'static st
 /// An id from a column.
 pub(crate) fn id<const N: usize, T: From<[u8; N]>>(row: &SqliteRow, column: &'static str) -> Result<T, Error> {
     let bytes: Vec<u8> = row.try_get(column)?;
-    let bytes: [u8; N] = bytes.try_into().map_err(|_| Error::Corrupt("an id has another length"))?;
+    let bytes: [u8; N] = bytes
+        .try_into()
+        .map_err(|_| Error::Corrupt("an id has another length"))?;
     Ok(T::from(bytes))
 }
 

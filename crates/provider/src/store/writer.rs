@@ -46,7 +46,11 @@ pub(super) async fn run(
             error!(%error, "the store cannot be written, nothing more is sold");
         }
         for batch in group {
-            let answer = if result.is_ok() { Ok(()) } else { Err(Error::StoreFailed) };
+            let answer = if result.is_ok() {
+                Ok(())
+            } else {
+                Err(Error::StoreFailed)
+            };
             // Whoever asked may have given up waiting; the write stands.
             drop(batch.done.send(answer));
         }
@@ -95,13 +99,6 @@ async fn apply(connection: &mut SqliteConnection, write: &Write) -> Result<(), E
                 .bind(channel.0.to_vec())
                 .bind(open.request.0.to_vec())
                 .bind(pack(open)?);
-            query.execute(connection).await?;
-            Ok(())
-        }
-        Write::Released(channel, request) => {
-            let query = sqlx::query("DELETE FROM requests WHERE channel = ? AND request = ?")
-                .bind(channel.0.to_vec())
-                .bind(request.0.to_vec());
             query.execute(connection).await?;
             Ok(())
         }

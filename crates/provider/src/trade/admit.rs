@@ -127,7 +127,7 @@ impl Opening<'_> {
         let complaint = match self.cover().await? {
             None => {
                 // The buyer hears of it, or is found gone, once the work begins: it is covered and must be settled.
-                drop(line.say(&self.accepted()).await);
+                let _ = line.say(&self.accepted()).await;
                 return Ok(());
             }
             Some(complaint) => complaint,

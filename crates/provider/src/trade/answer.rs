@@ -198,9 +198,10 @@ impl<'a> Run<'a> {
     /// Units after the first piece, and the time they took.
     fn pace(&self) -> (u64, Duration) {
         match (self.first, self.last) {
-            (Some((first, units)), Some(last)) => {
-                (self.delivered.saturating_sub(units), last.saturating_duration_since(first))
-            }
+            (Some((first, units)), Some(last)) => (
+                self.delivered.saturating_sub(units),
+                last.saturating_duration_since(first),
+            ),
             _ => (0, Duration::ZERO),
         }
     }
@@ -319,7 +320,10 @@ impl<'a> Run<'a> {
             return Err(End::failed(refusal::engine(&overrun)));
         }
         if bytes(&output) > MAX_OUTPUT_FRAME - FRAME_MARGIN {
-            let large = Refusal::new(RefusalCode::BadRequest, "the answer is too large to be sent, ask for less at once");
+            let large = Refusal::new(
+                RefusalCode::BadRequest,
+                "the answer is too large to be sent, ask for less at once",
+            );
             return Err(End::failed(large));
         }
         let frame = SellerFrame::Output(output);

@@ -1,0 +1,277 @@
+//! Random traces with crashes: whatever the ledger knew when a commit was durable, it knows after a restart, and its
+//! claims never exceed what was signed.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use rialto_protocol::{Address, ModelId, Price, Voucher};
+
+use super::*;
+use crate::store::Writer;
+
+const PRICE: Price = Price {
+    input: 333,
+    output: 777,
+    request: 5,
+};
+const FUNDED: u64 = 100;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Cover { request: u8, units: u8 },
+    Settle { request: u8, units: u8 },
+    Crash { declared: u8 },
+    Redeem,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0u8..4, 1u8..9).prop_map(|(request, units)| Step::Cover { request, units }),
+        2 => (0u8..4, 0u8..9).prop_map(|(request, units)| Step::Settle { request, units }),
+        1 => (0u8..12).prop_map(|declared| Step::Crash { declared }),
+        1 => Just(Step::Redeem),
+    ]
+}
+
+fn seller() -> Arc<Seller> {
+    Arc::new(Seller {
+        key: Arc::new(SigningKey::from_bytes(&[2; 32]).unwrap()),
+        domain: Domain {
+            chain_id: 31_337,
+            escrow: Address([3; 20]),
+        },
+        region: Region::default(),
+    })
+}
+
+fn session() -> SigningKey {
+    SigningKey::from_bytes(&[1; 32]).unwrap()
+}
+
+fn params() -> ChannelParams {
+    ChannelParams {
+        payer: Address([9; 20]),
+        signer: session().address(),
+        provider: seller().key.address(),
+        model: ModelId([7; 32]),
+        token: Address([8; 20]),
+        salt: 1,
+    }
+}
+
+fn voucher(cumulative: MicroDollars, channel: &Channel) -> SignedVoucher {
+    Voucher {
+        channel: channel.id(),
+        cumulative,
+        receipts_head: channel.position().1,
+    }
+    .sign(&seller().domain, &session())
+}
+
+/// A channel over a real store, and what the buyer signed in all.
+struct World {
+    store: Store,
+    writer: Writer,
+    channel: Arc<Channel>,
+    open: Vec<OpenRequest>,
+    signed: MicroDollars,
+    redeemed: MicroDollars,
+    serial: u64,
+}
+
+async fn open(path: &Path) -> (Store, Writer) {
+    Store::open(path).await.unwrap()
+}
+
+impl World {
+    async fn new(path: &Path) -> Self {
+        let (store, writer) = open(path).await;
+        let state = ChannelState {
+            funded: MicroDollars::new(FUNDED),
+            ..ChannelState::default()
+        };
+        let first = Write::Channel {
+            params: params(),
+            state,
+            seen: 1,
+        };
+        store.submit(vec![first]).durable().await.unwrap();
+        Self {
+            channel: Arc::new(Channel::new(params(), state, store.clone(), seller())),
+            store,
+            writer,
+            open: Vec::new(),
+            signed: MicroDollars::ZERO,
+            redeemed: MicroDollars::ZERO,
+            serial: 0,
+        }
+    }
+
+    fn begin(&mut self) -> OpenRequest {
+        self.serial += 1;
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&self.serial.to_be_bytes());
+        OpenRequest {
+            request: RequestId(id),
+            request_hash: Digest([1; 32]),
+            price: PRICE,
+            input: 2,
+            covered: 0,
+            floor: 0,
+        }
+    }
+
+    async fn cover(&mut self, slot: u8, units: u8) {
+        let known = self.open.get(usize::from(slot)).copied();
+        let mut wanted = known.unwrap_or_else(|| self.begin());
+        wanted.floor = wanted.covered;
+        wanted.covered += u64::from(units);
+        let total = self.channel.required(&wanted).max(self.signed);
+        let signed = voucher(total, &self.channel);
+        self.channel.verify(&signed).unwrap();
+        match self.channel.cover(&wanted, &signed) {
+            Ok(commit) => {
+                commit.durable().await.unwrap();
+                self.signed = total;
+                match self.open.get_mut(usize::from(slot)) {
+                    Some(open) => *open = wanted,
+                    None => self.open.push(wanted),
+                }
+            }
+            Err(error) => assert!(matches!(error, VoucherError::Unfunded { .. }), "{error}"),
+        }
+    }
+
+    async fn settle(&mut self, slot: u8, units: u8) {
+        if usize::from(slot) >= self.open.len() {
+            return;
+        }
+        let open = self.open.remove(usize::from(slot));
+        let usage = Usage {
+            input: open.input,
+            output: u64::from(units).min(open.covered),
+        };
+        let (signed, commit) = self.channel.settle(Bill {
+            request: open.request,
+            request_hash: open.request_hash,
+            response_hash: Digest::default(),
+            usage,
+            cost: cost(&open, usage),
+            status: ReceiptStatus::Complete,
+            energy_millijoules: 0,
+        });
+        commit.durable().await.unwrap();
+        assert_eq!(signed.receipt.cost, cost(&open, usage), "a covered cost was cut");
+    }
+
+    async fn crash(self, path: &Path, declared: u8) -> Self {
+        let before = (self.channel.position(), self.channel.earned(), self.channel.claim());
+        let recent = self.channel.recent_after(0);
+        self.store.close(self.writer).await;
+        let (store, writer) = open(path).await;
+        let stored = store.channels().await.unwrap().remove(0);
+        let channel = Arc::new(Channel::restore(stored, store.clone(), seller()));
+        assert_eq!((channel.position(), channel.earned(), channel.claim()), before);
+        assert_eq!(channel.recent_after(0), recent);
+        let declared: BTreeMap<_, _> = self
+            .open
+            .iter()
+            .map(|open| {
+                let output = u64::from(declared);
+                (open.request, Usage { input: 2, output })
+            })
+            .collect();
+        let mut expected = BTreeMap::new();
+        for open in &self.open {
+            assert!(channel.begin(open.request).is_none(), "an orphan was taken for new");
+            let output = declared[&open.request].output.max(open.floor).min(open.covered);
+            expected.insert(open.request, output);
+        }
+        let settled = channel.settle_orphans(&declared);
+        let billed: BTreeMap<_, _> = settled
+            .iter()
+            .map(|signed| (signed.receipt.request, signed.receipt.usage.output))
+            .collect();
+        assert_eq!(billed, expected);
+        store.flush().await.unwrap();
+        Self {
+            store,
+            writer,
+            channel,
+            open: Vec::new(),
+            ..self
+        }
+    }
+
+    async fn redeem(&mut self) {
+        let Some(claim) = self.channel.claim() else { return };
+        assert!(claim.amount > self.redeemed && claim.amount <= self.signed);
+        self.redeemed = claim.amount;
+        self.channel.note_redeemed(claim.amount).durable().await.unwrap();
+        assert!(self.channel.claim().is_none(), "the same is claimed twice");
+    }
+
+    fn check(&self) {
+        assert!(self.signed <= MicroDollars::new(FUNDED));
+        assert!(self.channel.earned().round_up().unwrap() <= self.signed, "unpaid work");
+    }
+}
+
+async fn run(steps: Vec<Step>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("provider.db");
+    let mut world = World::new(&path).await;
+    for step in steps {
+        match step {
+            Step::Cover { request, units } => world.cover(request, units).await,
+            Step::Settle { request, units } => world.settle(request, units).await,
+            Step::Crash { declared } => world = world.crash(&path, declared).await,
+            Step::Redeem => world.redeem().await,
+        }
+        world.check();
+    }
+    let mut world = world.crash(&path, 0).await;
+    world.redeem().await;
+    let earned = world.channel.earned().round_up().unwrap();
+    assert_eq!(world.redeemed, earned, "not everything that was earned can be claimed");
+    let (receipts, _) = world.channel.position();
+    let stored = world.store.receipts_after(&params().id(), 0, 10_000).await.unwrap();
+    assert_eq!(stored.len(), usize::try_from(receipts).unwrap());
+    let mut head = rialto_protocol::ReceiptsHead::default();
+    for signed in stored {
+        assert_eq!(signed.receipt.previous_head, head, "the chain of receipts is broken");
+        signed.verify(&seller().domain, params().provider).unwrap();
+        head = signed.receipt.head();
+    }
+    world.store.close(world.writer).await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_restart_at_any_point_loses_nothing_and_pays_nothing_twice(steps in prop::collection::vec(step(), 1..40)) {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(run(steps));
+    }
+}
+
+#[tokio::test]
+async fn a_voucher_that_was_overtaken_still_lets_its_request_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut world = World::new(&folder.path().join("provider.db")).await;
+    let (mut one, mut two) = (world.begin(), world.begin());
+    (one.covered, two.covered) = (4, 4);
+    let early = voucher(world.channel.required(&one), &world.channel);
+    let late = voucher(MicroDollars::new(20), &world.channel);
+    world.channel.cover(&two, &late).unwrap().durable().await.unwrap();
+    world.channel.cover(&one, &early).unwrap().durable().await.unwrap();
+    let mut three = world.begin();
+    three.covered = 60;
+    let low = world.channel.cover(&three, &early);
+    assert!(matches!(low, Err(VoucherError::TooLow { .. })));
+    world.store.close(world.writer).await;
+}

@@ -1,0 +1,189 @@
+//! A seller that is killed, and a chain that goes away.
+
+mod market;
+
+use std::time::Duration;
+
+use market::{End, Market, NEVER, PRICE, config, until, usd};
+use rialto_engine::SimulatedConfig;
+use rialto_protocol::{ReceiptStatus, Usage, wire::SellerFrame};
+use rialto_provider::{Config, RedeemPolicy, store::read::Reader};
+
+const FUNDED: u64 = 1_000_000;
+
+/// What a SIGKILL leaves: the store's files as they are at this moment.
+fn crash_image(market: &Market) -> std::path::PathBuf {
+    let image = market.folder.path().join("after-crash.db");
+    for ending in ["", "-wal"] {
+        let name = |path: &std::path::Path| std::path::PathBuf::from(format!("{}{ending}", path.display()));
+        std::fs::copy(name(&market.store()), name(&image)).unwrap();
+    }
+    image
+}
+
+#[tokio::test]
+async fn what_a_crash_cut_off_is_settled_by_the_next_statement() {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let (killed, peer) = market.sell(&market.store(), config()).await;
+    let mut buyer = market.buyer(1, FUNDED, peer).await;
+    buyer.whole(10).await.receipt();
+
+    // Two chunks are paid; the third is asked for and never paid, so the seller stands still.
+    let mut call = buyer.ask(1_000).await;
+    let mut paid = 0;
+    while call.received < 96 {
+        match call.receiver.next().await.unwrap().unwrap() {
+            SellerFrame::Accepted { input_units, .. } => call.input = input_units,
+            SellerFrame::Output(output) => call.received += output.units(),
+            SellerFrame::VoucherWanted { output_units, .. } if paid == 0 => {
+                paid = output_units;
+                let voucher = buyer.pay(&mut call, output_units);
+                let frame = rialto_protocol::wire::BuyerFrame::Voucher(voucher);
+                call.sender.send(&frame).await.unwrap();
+            }
+            frame => assert!(matches!(frame, SellerFrame::VoucherWanted { .. }), "{frame:?}"),
+        }
+    }
+    assert_eq!(paid, 96);
+    let image = crash_image(&market);
+    let usage = Usage {
+        input: call.input,
+        output: call.received,
+    };
+    buyer.account.interrupt(call.id, usage).unwrap();
+
+    let (provider, peer) = market.sell(&image, config()).await;
+    buyer.to = peer;
+    let receipt = buyer.whole(10).await.receipt().receipt;
+    assert_eq!(
+        receipt.sequence, 3,
+        "the cut-off request has its receipt, and came with the catch-up"
+    );
+    assert_eq!(buyer.account.active(), 0);
+    let reader = Reader::open(&image).await.unwrap();
+    let receipts = reader.receipts(&Default::default()).await.unwrap();
+    let cut_off = receipts
+        .iter()
+        .find(|signed| signed.receipt.request == call.id)
+        .unwrap();
+    assert_eq!(cut_off.receipt.status, ReceiptStatus::Interrupted);
+    assert_eq!(cut_off.receipt.usage, usage);
+    assert_eq!(cut_off.receipt.cost, PRICE.cost(usage));
+
+    provider.redeem_now().await.unwrap();
+    let earned = buyer.account.spent().round_up().unwrap();
+    assert_eq!(market.redeemed(&market.params(1)).await, earned);
+    drop(killed);
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_buyer_that_says_less_than_it_paid_for_is_billed_for_what_it_had_for_certain() {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let (killed, peer) = market.sell(&market.store(), config()).await;
+    let mut buyer = market.buyer(1, FUNDED, peer).await;
+    let mut call = buyer.ask(1_000).await;
+    // Some 200 units were paid for in steps; whoever paid for the last step had 32 less at the least.
+    assert!(buyer.read(&mut call, 200).await.is_none());
+    let image = crash_image(&market);
+    buyer.account.interrupt(call.id, Usage::default()).unwrap();
+    let (provider, peer) = market.sell(&image, config()).await;
+    buyer.to = peer;
+    buyer.whole(10).await.receipt();
+    let reader = Reader::open(&image).await.unwrap();
+    let receipts = reader.receipts(&Default::default()).await.unwrap();
+    let cut_off = receipts
+        .iter()
+        .find(|signed| signed.receipt.request == call.id)
+        .unwrap();
+    assert!(cut_off.receipt.usage.output >= 128, "{:?}", cut_off.receipt.usage);
+    assert!(cut_off.receipt.usage.output <= call.covered);
+    drop(killed);
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_request_that_left_no_trace_is_settled_over_nothing() {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let (provider, peer) = market.sell(&market.store(), config()).await;
+    let mut buyer = market.buyer(1, FUNDED, peer).await;
+    let lost = buyer.request(market::job(10));
+    buyer.account.interrupt(lost.id, Usage::default()).unwrap();
+    let receipt = buyer.whole(10).await.receipt().receipt;
+    assert_eq!(receipt.sequence, 2);
+    assert!(
+        buyer.account.statement().interrupted.is_empty(),
+        "the reservation is free again"
+    );
+    assert_eq!(buyer.account.spent(), receipt.cost);
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_requested_close_is_answered_with_a_claim_at_once() {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let (provider, peer) = market.sell(&market.store(), config()).await;
+    let mut buyer = market.buyer(1, FUNDED, peer).await;
+    buyer.whole(100).await.receipt();
+    let params = market.params(1);
+    assert_eq!(market.redeemed(&params).await, usd(0));
+    market.buyer.request_close(&params).await.unwrap();
+    let earned = buyer.account.spent().round_up().unwrap();
+    until("the claim", || async { market.redeemed(&params).await == earned }).await;
+    let refusal = buyer.whole(10).await.refusal();
+    assert_eq!(refusal.code, rialto_protocol::wire::RefusalCode::UnknownChannel);
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_top_up_is_seen_when_a_voucher_needs_it() {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let (provider, peer) = market.sell(&market.store(), config()).await;
+    let mut buyer = market.buyer(1, 60, peer).await;
+    buyer.whole(50).await.receipt();
+    market.buyer.top_up(&market.params(1), usd(100)).await.unwrap();
+    buyer.account.set_funded(usd(160));
+    assert_eq!(buyer.whole(60).await.receipt().receipt.usage.output, 60);
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn trades_go_on_while_the_chain_is_away_and_claims_wait() {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let (provider, peer) = market.sell(&market.store(), config()).await;
+    let mut buyer = market.buyer(1, FUNDED, peer.clone()).await;
+    let mut stranger = market.buyer(2, FUNDED, peer).await;
+    buyer.whole(10).await.receipt();
+    drop(market.anvil);
+    assert_eq!(buyer.whole(10).await.receipt().receipt.sequence, 2);
+    let error = provider.redeem_now().await.unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    let refusal = stranger.whole(10).await.refusal();
+    assert_eq!(refusal.code, rialto_protocol::wire::RefusalCode::UnknownChannel);
+    assert!(refusal.retry_after_ms.is_some());
+    assert!(provider.stats().channels[0].unclaimed > usd(0));
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn small_earnings_are_claimed_by_value() {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let config = Config {
+        redeem: RedeemPolicy {
+            min_value: usd(100),
+            ..NEVER
+        },
+        ..config()
+    };
+    let (provider, peer) = market.sell(&market.store(), config).await;
+    let mut buyer = market.buyer(1, FUNDED, peer).await;
+    let params = market.params(1);
+    buyer.whole(60).await.receipt();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(market.redeemed(&params).await, usd(0), "claimed for too little");
+    let End::Finished { .. } = buyer.whole(80).await else {
+        panic!("refused")
+    };
+    until("the claim", || async { market.redeemed(&params).await > usd(100) }).await;
+    provider.shutdown().await;
+}
