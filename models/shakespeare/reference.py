@@ -51,7 +51,7 @@ class Llama:
         k = self.rotate(self.linear(x, f"{block}.attn_k").reshape(time, self.kv_heads, -1))
         v = self.linear(x, f"{block}.attn_v").reshape(time, self.kv_heads, -1)
         k, v = (np.repeat(t, self.heads // self.kv_heads, axis=1) for t in (k, v))
-        scores = q.swapaxes(0, 1) @ k.transpose(1, 2, 0) / np.sqrt(q.shape[-1])
+        scores = q.swapaxes(0, 1) @ k.transpose(1, 2, 0) / float(np.sqrt(q.shape[-1]))
         scores += np.triu(np.full((time, time), -np.inf, dtype=np.float32), 1)
         share = np.exp(scores - scores.max(-1, keepdims=True))
         share /= share.sum(-1, keepdims=True)
