@@ -1,6 +1,8 @@
 //! The hashes and signatures of this crate against those of the contracts: `contracts/vectors/eip712.json`, which the
 //! Solidity tests write and check.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where it cannot go on")]
+
 use std::{collections::BTreeMap, path::Path};
 
 use rialto_protocol::{

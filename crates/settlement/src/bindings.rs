@@ -1,6 +1,8 @@
 //! The parts of the contracts' interfaces that are used here; `contracts/src/interfaces` documents them. A test
 //! compares every signature with the compiled artifacts.
 
+#![expect(clippy::too_many_arguments, reason = "generated from Solidity's functions")]
+
 alloy::sol! {
     #[derive(Debug)]
     struct ChannelParams {

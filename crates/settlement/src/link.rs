@@ -93,7 +93,11 @@ impl Link {
         if answer.is_empty() {
             return Err(Error::NoContract { address: from_evm(to) });
         }
-        C::abi_decode_returns_validate(&answer).map_err(|_| Error::corrupt(format!("the result of {}", C::SIGNATURE)))
+        let result = C::abi_decode_returns_validate(&answer).ok();
+        result
+            // One encoding only: nothing may follow, or hide in, what was read.
+            .filter(|result| C::abi_encode_returns(result) == answer)
+            .ok_or_else(|| Error::corrupt(format!("the result of {}", C::SIGNATURE)))
     }
 
     /// Whether a contract lives at an address.

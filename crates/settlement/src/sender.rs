@@ -212,12 +212,12 @@ impl Sender {
                 .request::<_, B256>("eth_sendRawTransaction", (&signed.raw,))
                 .await;
             match answer {
-                Ok(hash) if hash == signed.hash => return Ok(Submitted::Perhaps),
-                Ok(_) => return Err(Error::corrupt("the hash of a transaction that was sent")),
+                // Whatever hash the node says: the receipt is asked for by ours.
+                Ok(_) => return Ok(Submitted::Perhaps),
                 Err(failure) => match refusal(&failure) {
-                    Refusal::Known => return Ok(Submitted::Perhaps),
-                    Refusal::Nonce if perhaps => return Ok(Submitted::Perhaps),
-                    Refusal::Nonce => return Ok(Submitted::NonceTaken),
+                    Refusal::Known | Refusal::Nonce if perhaps => return Ok(Submitted::Perhaps),
+                    // Known before it was sent: another process made the very same, which must not count twice.
+                    Refusal::Known | Refusal::Nonce => return Ok(Submitted::NonceTaken),
                     Refusal::Other if perhaps => return Ok(Submitted::Perhaps),
                     Refusal::Other => return Err(failure.into()),
                     Refusal::Lost => perhaps = true,
@@ -238,9 +238,7 @@ impl Sender {
             match receipt(&self.link, signed.hash).await {
                 Ok(Some(receipt)) => return Ok(receipt),
                 Ok(None) | Err(Error::Unreachable { .. } | Error::Rejected { .. }) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "receipt cannot be read");
-                }
+                Err(error) => tracing::debug!(%error, "receipt cannot be read"),
             }
             if Instant::now() >= deadline {
                 return Err(Error::Timeout {

@@ -1,5 +1,7 @@
 //! Key files that other software reads and writes.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where it cannot go on")]
+
 use std::{
     path::{Path, PathBuf},
     process::Command,

@@ -1,6 +1,13 @@
 //! A real chain for the tests: anvil on a free port, ended with the test.
 
 #![expect(dead_code, reason = "each test file uses its part")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where it cannot go on"
+)]
 
 use std::{
     io::{BufRead, BufReader},
@@ -15,14 +22,14 @@ use rialto_settlement::{Chain, DeployOptions, Options, Wallet, deploy, fund_nati
 use serde_json::{Value, json};
 
 /// Fee of the test market in basis points.
-pub const FEE_BPS: u16 = 250;
+pub(crate) const FEE_BPS: u16 = 250;
 /// Royalty of the test model in basis points; with the fee it leaves remainders everywhere.
-pub const ROYALTY_BPS: u16 = 333;
+pub(crate) const ROYALTY_BPS: u16 = 333;
 /// Challenge period of the test market in seconds.
-pub const CHALLENGE: u64 = 3_600;
+pub(crate) const CHALLENGE: u64 = 3_600;
 
 /// A running anvil.
-pub struct Anvil {
+pub(crate) struct Anvil {
     child: Child,
     port: u16,
 }
@@ -49,12 +56,12 @@ fn binary() -> PathBuf {
 
 impl Anvil {
     /// Starts on a free port.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_at(0)
     }
 
     /// Starts on a port.
-    pub fn start_at(port: u16) -> Self {
+    pub(crate) fn start_at(port: u16) -> Self {
         let binary = binary();
         let mut child = Command::new(&binary)
             .args(["--port", &port.to_string()])
@@ -77,16 +84,16 @@ impl Anvil {
         Self { child, port }
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// Calls a method of the node itself.
-    pub async fn rpc(&self, method: &str, params: Value) -> Value {
+    pub(crate) async fn rpc(&self, method: &str, params: Value) -> Value {
         let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let response = client.post(self.url()).json(&request).send().await.unwrap();
@@ -96,41 +103,41 @@ impl Anvil {
     }
 
     /// Moves the chain's clock.
-    pub async fn travel(&self, seconds: u64) {
+    pub(crate) async fn travel(&self, seconds: u64) {
         self.rpc("evm_increaseTime", json!([seconds])).await;
         self.rpc("evm_mine", json!([])).await;
     }
 }
 
 /// The first development key of every development chain.
-pub fn rich() -> SigningKey {
+pub(crate) fn rich() -> SigningKey {
     let secret = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
     SigningKey::from_bytes(&hex::decode(secret).unwrap().try_into().unwrap()).unwrap()
 }
 
 /// A key of the tests.
-pub fn key(number: u8) -> SigningKey {
+pub(crate) fn key(number: u8) -> SigningKey {
     SigningKey::from_bytes(&[number; 32]).unwrap()
 }
 
 /// Micro-dollars.
-pub fn usd(micro: u64) -> MicroDollars {
+pub(crate) fn usd(micro: u64) -> MicroDollars {
     MicroDollars::new(micro)
 }
 
 /// A market with everybody in it.
-pub struct Market {
-    pub anvil: Anvil,
-    pub chain: Chain,
-    pub buyer: Wallet,
-    pub provider: Wallet,
-    pub publisher: Wallet,
-    pub fee_recipient: Wallet,
-    pub session: SigningKey,
-    pub model: ModelId,
+pub(crate) struct Market {
+    pub(crate) anvil: Anvil,
+    pub(crate) chain: Chain,
+    pub(crate) buyer: Wallet,
+    pub(crate) provider: Wallet,
+    pub(crate) publisher: Wallet,
+    pub(crate) fee_recipient: Wallet,
+    pub(crate) session: SigningKey,
+    pub(crate) model: ModelId,
 }
 
-pub fn manifest() -> Manifest {
+pub(crate) fn manifest() -> Manifest {
     Manifest::from_toml(&format!(
         r#"
         schema = 1
@@ -155,7 +162,7 @@ pub fn manifest() -> Manifest {
     .unwrap()
 }
 
-pub fn options() -> DeployOptions {
+pub(crate) fn options() -> DeployOptions {
     DeployOptions {
         fee_bps: FEE_BPS,
         fee_recipient: key(4).address(),
@@ -166,7 +173,7 @@ pub fn options() -> DeployOptions {
 
 impl Market {
     /// Contracts, a model, and a buyer with a thousand dollars.
-    pub async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let anvil = Anvil::start();
         let deployed = deploy(&anvil.url(), &rich(), &options()).await.unwrap();
         assert_eq!(deployed.chain_id, 31_337);
@@ -192,11 +199,11 @@ impl Market {
         }
     }
 
-    pub fn contracts(&self) -> Contracts {
+    pub(crate) fn contracts(&self) -> Contracts {
         self.chain.contracts()
     }
 
-    pub fn params(&self, salt: u128) -> ChannelParams {
+    pub(crate) fn params(&self, salt: u128) -> ChannelParams {
         ChannelParams {
             payer: self.buyer.address(),
             signer: self.session.address(),
@@ -208,7 +215,7 @@ impl Market {
     }
 
     /// The wallet of a key, with short patience.
-    pub fn impatient(&self, number: u8) -> Wallet {
+    pub(crate) fn impatient(&self, number: u8) -> Wallet {
         let options = Options {
             receipt_timeout: std::time::Duration::from_millis(300),
             ..Options::default()
@@ -218,7 +225,7 @@ impl Market {
     }
 
     /// All stablecoin that the market's accounts and the escrow hold.
-    pub async fn all_money(&self) -> u128 {
+    pub(crate) async fn all_money(&self) -> u128 {
         let mut sum = 0;
         let contracts = self.contracts();
         let wallets = [&self.buyer, &self.provider, &self.publisher, &self.fee_recipient];
@@ -231,4 +238,4 @@ impl Market {
 }
 
 /// An account that nobody has.
-pub const NOBODY: Address = Address([0xee; 20]);
+pub(crate) const NOBODY: Address = Address([0xee; 20]);
