@@ -11,7 +11,7 @@ use rialto_protocol::{
     output::{FinishReason, Output},
 };
 use tokio::sync::{Semaphore, mpsc};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Config, Error, Store,
@@ -37,6 +37,8 @@ pub(crate) struct Desk {
     pub(crate) metrics: Metrics,
     /// Trades under way; they outlive the connections of their clients.
     pub(crate) tasks: TaskTracker,
+    /// Ends trades under way when the gateway cannot wait for them any longer.
+    pub(crate) halt: CancellationToken,
     /// Places for requests.
     pub(crate) places: Arc<Semaphore>,
     /// Idempotent requests being answered.

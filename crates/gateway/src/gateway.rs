@@ -80,6 +80,7 @@ impl Gateway {
             traffic: Traffic::default(),
             metrics: Metrics::new(),
             tasks: TaskTracker::new(),
+            halt: CancellationToken::new(),
             places: Arc::new(Semaphore::new(config.max_requests)),
             bells: Bells::default(),
             boot: rand::random(),
@@ -136,7 +137,7 @@ impl Gateway {
         let patience = ms(self.desk.config.timeouts.shutdown_ms);
         let mut server = self.server;
         if timeout(patience, &mut server).await.is_err() {
-            // Its clients go away with it, which cancels their trades.
+            self.desk.halt.cancel();
             server.abort();
         }
         self.desk.tasks.close();

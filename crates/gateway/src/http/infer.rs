@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Path, Request, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -67,9 +67,9 @@ pub(crate) async fn server() -> Json<ServerMetadata> {
     })
 }
 
-pub(crate) async fn get(State(desk): Shared, Path(rest): Path<String>, request: Request) -> Response {
+pub(crate) async fn get(State(desk): Shared, Path(rest): Path<String>, headers: HeaderMap) -> Response {
     let described = async {
-        authenticate(&desk, request.headers()).await?;
+        authenticate(&desk, &headers).await?;
         let (name, version, asked) = split(&rest);
         if asked == Asked::Infer {
             return Err(Error::MethodNotAllowed);

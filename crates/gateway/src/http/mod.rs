@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{OriginalUri, Request, State},
-    http::{HeaderName, HeaderValue},
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, Uri},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{get, post},
@@ -58,7 +58,7 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
         .with_state(desk)
 }
 
-async fn no_such_path(OriginalUri(uri): OriginalUri) -> Response {
+async fn no_such_path(uri: Uri) -> Response {
     let path = uri.path().chars().take(256).collect();
     error::Failure::from(Error::NoSuchPath { path }).into_response()
 }

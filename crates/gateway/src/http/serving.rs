@@ -145,7 +145,7 @@ where
     W: FnOnce(Arc<Desk>, Caller, Bytes) -> F + Send + 'static,
     F: Future<Output = Result<Reply, Error>> + Send + 'static,
 {
-    let failure = |error: Error| {
+    let failure = move |error: Error| {
         let failure = Failure::from(error);
         if operation == "infer" {
             failure.for_inference()

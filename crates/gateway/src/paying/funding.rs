@@ -52,6 +52,7 @@ async fn open(
             reason: format!("a channel may hold at most {}", ledger.config.max_channel),
         });
     }
+    let _turn = ledger.purse.lock().await;
     let purse = Purse::look(ledger).await?;
     let amount = purse.affordable(least, ledger.amount(needed).min(ledger.config.max_channel))?;
     let salt = rand::random::<u128>() & ((1 << 96) - 1);
@@ -149,6 +150,7 @@ pub(super) async fn top_up(ledger: &Ledger, channel: &Channel, needed: NanoDolla
             reason: format!("a channel may hold at most {}", ledger.config.max_channel),
         });
     }
+    let _turn = ledger.purse.lock().await;
     let purse = Purse::look(ledger).await?;
     let amount = purse.affordable(least, ledger.amount(needed.saturating_sub(free)).min(room))?;
     if purse.free < amount {

@@ -24,6 +24,8 @@ pub(crate) struct Ledger {
     channels: Mutex<HashMap<Parties, Vec<Arc<Channel>>>>,
     /// One transaction at a time for each seller and model.
     gates: Mutex<HashMap<Parties, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held from looking at balances until they are spent, so that two channels never count on the same money.
+    pub(super) purse: tokio::sync::Mutex<()>,
 }
 
 impl Ledger {
@@ -47,6 +49,7 @@ impl Ledger {
             config,
             channels: Mutex::default(),
             gates: Mutex::default(),
+            purse: tokio::sync::Mutex::default(),
         };
         for row in ledger.store.live_channels().await? {
             ledger.take_in(&row).await?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub(crate) use eligible::{Ceiling, Verdict};
 pub(crate) use health::{Health, Penalty};
 use rialto_protocol::{NanoDollars, offer::Announcement};
-pub(crate) use traffic::{Traffic, Visit};
+pub(crate) use traffic::Traffic;
 
 /// A seller that could take a request.
 #[derive(Debug, Clone)]

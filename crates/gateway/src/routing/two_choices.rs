@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 
 /// The better of two entries chosen at random; either of them if they are equal.
 pub(super) fn pick<T>(mut pool: Vec<T>, compare: impl Fn(&T, &T) -> Ordering) -> Option<T> {
-    let mut take = |pool: &mut Vec<T>| {
+    let take = |pool: &mut Vec<T>| {
         let length = pool.len();
         (length > 0).then(|| pool.swap_remove(rand::random_range(0..length)))
     };

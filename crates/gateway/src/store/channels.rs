@@ -119,6 +119,17 @@ impl Store {
         Ok(())
     }
 
+    /// Adds an open channel that this store does not know, for example after the file was lost.
+    pub async fn import_channel(
+        &self,
+        params: &ChannelParams,
+        listing: &str,
+        funded: MicroDollars,
+    ) -> Result<(), Error> {
+        self.begin_channel(params, listing, funded).await?;
+        self.set_channel(params.id(), ChannelStatus::Open, 0).await
+    }
+
     /// Forgets a channel whose transaction never happened.
     pub(crate) async fn forget_channel(&self, channel: ChannelId) -> Result<(), Error> {
         sqlx::query("DELETE FROM channels WHERE id = ? AND status = 'opening' AND signed_micro = 0")

@@ -37,7 +37,7 @@ pub(crate) enum Claim {
 impl Store {
     /// Claims an idempotency key for a body. `boot` tells runs of the gateway apart.
     pub(crate) async fn claim(&self, id: [u8; 32], key: &str, body: [u8; 32], boot: [u8; 16]) -> Result<Claim, Error> {
-        let mut transaction = self.writer.begin().await?;
+        let mut transaction = self.transaction().await?;
         let row = sqlx::query("SELECT body_hash, boot, status, headers, body FROM idempotency WHERE id = ?")
             .bind(id.to_vec())
             .fetch_optional(&mut *transaction)

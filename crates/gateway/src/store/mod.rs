@@ -23,7 +23,7 @@ pub use keys::{KeyRow, NewKey};
 pub use read::{ReceiptRow, Spend};
 pub(crate) use requests::{Begin, OpenRequest, budget_error};
 use sqlx::{
-    SqlitePool,
+    Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -76,6 +76,12 @@ impl Store {
             writer: readers.clone(),
             readers,
         })
+    }
+
+    /// A transaction that writes. It takes the write lock at once: one that reads first and writes later fails when
+    /// another process wrote in between.
+    async fn transaction(&self) -> Result<Transaction<'static, Sqlite>, Error> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
 
     /// Ends all connections; what was written is in the file.

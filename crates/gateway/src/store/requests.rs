@@ -40,7 +40,7 @@ pub(crate) struct OpenRequest {
 impl Store {
     /// Notes a request and the total signed for it, and holds its most from the key's budget: all or nothing.
     pub(crate) async fn begin_request(&self, begin: &Begin) -> Result<(), Error> {
-        let mut transaction = self.writer.begin().await?;
+        let mut transaction = self.transaction().await?;
         check_budget(&mut transaction, begin).await?;
         sqlx::query(
             "INSERT INTO requests (id, channel, key, idempotency, price, request_hash, max_input, covered_output,
@@ -74,7 +74,7 @@ impl Store {
         reserved: NanoDollars,
         signed: MicroDollars,
     ) -> Result<(), Error> {
-        let mut transaction = self.writer.begin().await?;
+        let mut transaction = self.transaction().await?;
         sqlx::query(
             "UPDATE requests SET covered_output = MAX(covered_output, ?), received_input = ?, received_output = ?,
              reserved_nano = MAX(reserved_nano, ?) WHERE id = ?",
@@ -163,7 +163,7 @@ impl Store {
         complaint: Option<&str>,
     ) -> Result<(), Error> {
         let receipt = &signed.receipt;
-        let mut transaction = self.writer.begin().await?;
+        let mut transaction = self.transaction().await?;
         sqlx::query(
             "INSERT INTO receipts (channel, sequence, request, key, signed, input, output, cost_nano, finished_at,
              complaint) VALUES (?, ?, ?, (SELECT key FROM requests WHERE id = ?), ?, ?, ?, ?, ?, ?)

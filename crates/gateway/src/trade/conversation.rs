@@ -114,6 +114,9 @@ impl Conversation {
                 .acquire(offer, &deal.listing, reservation)
                 .await
                 .map_err(cannot_pay)?;
+            if events.is_closed() {
+                return Err((Error::Stopping, Next::Nobody));
+            }
             let reserved = channel.account().reserve(deal.request, reservation);
             if let Ok(voucher) = reserved {
                 granted = Some((channel, voucher));
@@ -233,6 +236,7 @@ impl Conversation {
         let read = tokio::select! {
             biased;
             () = self.events.closed(), if self.cancelled.is_none() => None,
+            () = self.desk.halt.cancelled(), if self.cancelled.is_none() => None,
             read = timeout(patience, self.receiver.next()) => Some(read),
         };
         match read {
