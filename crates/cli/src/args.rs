@@ -134,9 +134,9 @@ pub(crate) struct Provide {
     /// Threads of computation; by default all cores.
     #[arg(long, env = "RIALTO_THREADS")]
     pub(crate) threads: Option<u32>,
-    /// Sell a simulated model at this many tokens a second instead of real ones: for stories and benches.
-    #[arg(long, hide = true, value_name = "TOKENS_A_SECOND")]
-    pub(crate) simulate: Option<u32>,
+    /// Serve Prometheus metrics here.
+    #[arg(long, env = "RIALTO_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
 }
 
 /// `rialto gateway`.

@@ -63,6 +63,8 @@ pub(crate) struct ProviderFile {
     pub(crate) slots: Option<u32>,
     /// Threads of computation.
     pub(crate) threads: Option<u32>,
+    /// Serve Prometheus metrics here.
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// Dollars to stake when the account registers.
     pub(crate) stake: Option<String>,
 }

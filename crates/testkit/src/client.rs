@@ -103,22 +103,43 @@ impl Client {
         Ok(body)
     }
 
-    /// Asks for a stream; `seen` is called after each delta and ends it by returning false.
+    /// Asks for a streamed chat; `seen` is called after each event and ends it by returning false.
     pub async fn stream(
         &self,
         model: &str,
         text: &str,
         max_tokens: u64,
+        seen: impl FnMut(&Streamed) -> bool,
+    ) -> Result<Streamed> {
+        self.stream_of("/chat/completions", Self::chat_body(model, text, max_tokens), seen)
+            .await
+    }
+
+    /// Asks for a streamed continuation of a text, which goes on to the limit of tokens.
+    pub async fn continue_text(
+        &self,
+        model: &str,
+        text: &str,
+        max_tokens: u64,
+        seen: impl FnMut(&Streamed) -> bool,
+    ) -> Result<Streamed> {
+        let body = json!({ "model": model, "prompt": text, "max_tokens": max_tokens, "temperature": 0.8, "seed": 7 });
+        self.stream_of("/completions", body, seen).await
+    }
+
+    async fn stream_of(
+        &self,
+        path: &str,
+        mut body: Value,
         mut seen: impl FnMut(&Streamed) -> bool,
     ) -> Result<Streamed> {
-        let mut body = Self::chat_body(model, text, max_tokens);
         if let Some(fields) = body.as_object_mut() {
             fields.insert("stream".into(), true.into());
             fields.insert("stream_options".into(), json!({ "include_usage": true }));
         }
         let request = self
             .http
-            .post(format!("{}/chat/completions", self.base_url))
+            .post(format!("{}{path}", self.base_url))
             .bearer_auth(&self.api_key);
         let response = request.json(&body).send().await?;
         let status = response.status();
@@ -148,7 +169,10 @@ fn take(all: &mut Streamed, event: &str) -> Result<()> {
         return Ok(());
     }
     let value: Value = serde_json::from_str(data).with_context(|| format!("not JSON: {data}"))?;
-    if let Some(text) = value.pointer("/choices/0/delta/content").and_then(Value::as_str)
+    let delta = value
+        .pointer("/choices/0/delta/content")
+        .or_else(|| value.pointer("/choices/0/text"));
+    if let Some(text) = delta.and_then(Value::as_str)
         && !text.is_empty()
     {
         all.text += text;

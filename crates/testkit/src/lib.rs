@@ -4,5 +4,6 @@
 //! process with simulated engines. [`money`] checks on chain that nothing was lost.
 
 pub mod client;
+pub mod market;
 pub mod money;
 pub mod process;

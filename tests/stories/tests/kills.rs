@@ -19,17 +19,12 @@ async fn a_provider_killed_in_mid_answer_ends_it_with_an_error_and_is_paid_for_w
     let provider = up.pid_of("provider")?;
     let mut killed = false;
     let cut = client
-        .stream(
-            MODEL,
-            "Tell me of the king and of his sons, and leave nothing out.",
-            400,
-            |so_far: &Streamed| {
-                if so_far.deltas >= 3 && !killed {
-                    killed = sigkill(provider).is_ok();
-                }
-                true
-            },
-        )
+        .stream(MODEL, "KING RICHARD III:\n", 400, |so_far: &Streamed| {
+            if so_far.deltas >= 3 && !killed {
+                killed = sigkill(provider).is_ok();
+            }
+            true
+        })
         .await?;
     ensure!(killed, "the answer was over before the kill: {cut:?}");
     if !cut.done {
@@ -69,7 +64,7 @@ async fn every_part_is_killed_at_many_points_and_the_books_balance() -> Result<(
         // From the first frame of a trade to after its claim: the delays walk over all of it.
         let delay = Duration::from_millis(7 + 45 * u64::try_from(round)?);
         let client = up.client()?;
-        let trades = join_all((0..3).map(|_| client.stream(MODEL, "Once more unto the breach.", 120, |_| true)));
+        let trades = join_all((0..3).map(|_| client.continue_text(MODEL, "KING HENRY V:\n", 120, |_| true)));
         let kill = async {
             tokio::time::sleep(delay).await;
             up.kill_and_wait(part)

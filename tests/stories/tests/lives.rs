@@ -82,7 +82,7 @@ async fn predicts(client: &Client) -> Result<()> {
     let example = std::fs::read(repository().join("models/breast-cancer/example.json"))?;
     let example: Value = serde_json::from_slice(&example)?;
     let request = example.get("request").context("a request")?;
-    let url = "/../v2/models/rialto%2Fbreast-cancer:v1/infer";
+    let url = "/../v2/models/rialto%2Fbreast-cancer:f32/infer";
     let (status, _, answer) = client.post(url, request, &[]).await?;
     ensure!(status == 200, "{status}: {answer}");
     let outputs = answer.get("outputs").and_then(Value::as_array).context("no outputs")?;

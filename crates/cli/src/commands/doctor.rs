@@ -17,7 +17,7 @@ struct Finding {
 
 /// Looks at everything; fails when something is wrong.
 pub(crate) async fn run(settings: &Settings) -> Result<()> {
-    let mut findings = vec![data_dir(settings), runtime(), shipped(settings).await];
+    let mut findings = vec![data_dir(settings), shipped(settings).await];
     findings.extend(market(settings).await);
     findings.extend(ports(settings));
     let wrong = findings.iter().filter(|finding| !finding.ok).count();
@@ -54,15 +54,6 @@ fn data_dir(settings: &Settings) -> Finding {
         Ok(format!("{} can be written", settings.dir.root().display()))
     };
     found("data directory", check())
-}
-
-fn runtime() -> Finding {
-    found(
-        "onnx runtime",
-        rialto_engine::onnx_runtime()
-            .map(|path| path.display().to_string())
-            .map_err(Into::into),
-    )
 }
 
 /// Loads every model that would be sold: files, hashes and engines.

@@ -60,7 +60,6 @@ pub(crate) async fn run(settings: &Settings, options: &args::Gateway) -> Result<
         wallet,
         session,
         domain: market.domain(),
-        contracts: market.ticket.contracts,
         store: settings.dir.path(STORE),
         listen,
         meeting: market

@@ -6,6 +6,7 @@ mod chat;
 mod doctor;
 mod gateway;
 mod key;
+mod metrics;
 mod model;
 mod provide;
 mod receipts;

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use prometheus_client::registry::Registry;
 use rialto_engine::{Engine, LoadOptions};
 use rialto_network::{Node, NodeConfig};
 use rialto_protocol::{
@@ -14,6 +15,7 @@ use rialto_provider::{Config, Listing, Metrics, Parts, Provider, RedeemPolicy};
 use rialto_settlement::Wallet;
 use serde_json::json;
 
+use super::metrics;
 use crate::{
     args, flow, keys,
     market::{Market, Record},
@@ -58,6 +60,7 @@ pub(crate) async fn run(settings: &Settings, options: &args::Provide) -> Result<
         redeem: redeem_policy(settings, options, &market),
         ..Config::default()
     };
+    let mut registry = Registry::default();
     let parts = Parts {
         node: node.clone(),
         wallet,
@@ -66,10 +69,13 @@ pub(crate) async fn run(settings: &Settings, options: &args::Provide) -> Result<
         meeting: market.ticket.meeting.clone(),
         store: settings.dir.path(STORE),
         config,
-        metrics: Metrics::default(),
+        metrics: Metrics::register(&mut registry),
     };
     let account = parts.key.address();
     let provider = Provider::start(parts).await?;
+    if let Some(address) = options.metrics_listen.or(settings.file.provider.metrics_listen) {
+        metrics::serve(address, registry).await?;
+    }
     let ready = json!({ "ready": "provider", "provider": account, "node": node.peer(), "models": names });
     output::either(settings.json, &ready, || {
         output::line(format_args!("selling {} as {account}", names.join(", ")));
@@ -138,7 +144,7 @@ async fn listings(
     let mut listings = Vec::new();
     for model in found {
         let publisher = publisher(settings, options, market, node, &model.manifest).await?;
-        if options.simulate.is_none() && !is_registered(market, publisher, &model.manifest).await {
+        if !is_registered(market, publisher, &model.manifest).await {
             bail!(
                 "{} is not registered on chain by {publisher}: `rialto model publish {}` does that",
                 model.manifest.listing(),
@@ -196,10 +202,6 @@ async fn publisher(
 }
 
 async fn engine(settings: &Settings, options: &args::Provide, model: &Found) -> Result<Arc<dyn Engine>> {
-    if let Some(pace) = options.simulate {
-        let config = rialto_engine::SimulatedConfig::at_pace(pace);
-        return Ok(Arc::new(rialto_engine::SimulatedEngine::new(config)));
-    }
     let file = &settings.file.provider;
     let default = LoadOptions::default();
     let load = LoadOptions {
