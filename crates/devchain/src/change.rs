@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_clock_survives_the_journal() {
-        let clock = Clock::default().advance(77).unwrap().fix(9_000_000_000, 3).unwrap();
+        let clock = Clock::default().advance(77, 0).unwrap().fix(9_000_000_000, 3).unwrap();
         let payload = Change::Clock { clock }.encode().unwrap();
         let Change::Clock { clock: read } = Change::decode(&payload).unwrap() else {
             panic!("another change")

@@ -37,13 +37,18 @@ impl Clock {
         }
     }
 
-    /// Moves time forward; returns `None` beyond the limit.
-    pub(crate) fn advance(&self, seconds: u64) -> Option<Self> {
+    /// Moves time forward from the chain's present; returns `None` beyond the limit.
+    ///
+    /// Many blocks in one second run ahead of the wall clock, since each is younger than its parent. Time moves
+    /// from there: whoever waits for a deadline that counts from the newest block, `parent`, moves past it.
+    pub(crate) fn advance(&self, seconds: u64, parent: u64) -> Option<Self> {
+        self.advance_at(seconds, parent, wall())
+    }
+
+    fn advance_at(&self, seconds: u64, parent: u64, wall: u64) -> Option<Self> {
         let seconds = i64::try_from(seconds).ok()?;
-        let offset = self
-            .offset
-            .checked_add(seconds)
-            .filter(|offset| offset.abs() <= LIMIT)?;
+        let ahead = difference(parent, wall).max(self.offset);
+        let offset = ahead.checked_add(seconds).filter(|offset| offset.abs() <= LIMIT)?;
         let fixed = self.fixed.map(|fixed| fixed.saturating_add_signed(seconds));
         Some(Self { offset, fixed })
     }
@@ -89,10 +94,16 @@ mod tests {
 
     #[test]
     fn travel_adds_up_and_is_bounded() {
-        let clock = Clock::default().advance(10).unwrap().advance(5).unwrap();
+        let clock = Clock::default().advance(10, 0).unwrap().advance(5, 0).unwrap();
         assert_eq!(clock.next_at(0, 1000), 1015);
-        assert!(clock.advance(u64::MAX).is_none());
-        assert!(clock.advance(LIMIT.unsigned_abs()).is_none());
+        assert!(clock.advance(u64::MAX, 0).is_none());
+        assert!(clock.advance(LIMIT.unsigned_abs(), 0).is_none());
+    }
+
+    #[test]
+    fn travel_begins_at_a_newest_block_that_ran_ahead() {
+        let clock = Clock::default().advance_at(100, 1_030, 1_000).unwrap();
+        assert_eq!(clock.next_at(1_030, 1_000), 1_130);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(crate) fn estimate(
     block: &BlockEnv,
     transaction: TxEnv,
 ) -> Result<u64, CallFailure> {
-    let allowance = allowance(view, &transaction);
+    let allowance = allowance(view, &transaction)?;
     let highest = transaction.gas_limit.min(allowance);
     let try_with = |gas_limit: u64| {
         let attempt = TxEnv {
@@ -81,12 +81,16 @@ fn sufficient(outcome: Result<revm::context::result::ResultAndState, Refusal>) -
 }
 
 /// The gas that a transaction may have: the rules' cap, and what its sender can pay when it names a price.
-fn allowance(view: &View<'_>, transaction: &TxEnv) -> u64 {
+fn allowance(view: &View<'_>, transaction: &TxEnv) -> Result<u64, Refusal> {
     if transaction.gas_price == 0 {
-        return TRANSACTION_GAS_LIMIT;
+        return Ok(TRANSACTION_GAS_LIMIT);
     }
-    let balance = view.account(&transaction.caller).balance;
-    let left = balance.saturating_sub(transaction.value);
+    let (balance, value) = (view.account(&transaction.caller).balance, transaction.value);
+    let short = || Refusal::Funds {
+        balance: balance.to_string(),
+        cost: value.to_string(),
+    };
+    let left = balance.checked_sub(value).ok_or_else(short)?;
     let affordable = left / U256::from(transaction.gas_price);
-    u64::try_from(affordable).unwrap_or(u64::MAX).min(TRANSACTION_GAS_LIMIT)
+    Ok(u64::try_from(affordable).unwrap_or(u64::MAX).min(TRANSACTION_GAS_LIMIT))
 }

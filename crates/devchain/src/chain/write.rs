@@ -87,23 +87,25 @@ impl Chain {
 
     /// Moves the clock forward by `seconds`; returns the offset from wall time.
     pub(crate) fn advance_time(&mut self, seconds: u64) -> Result<i64, WriteError> {
-        let clock = self
-            .clock
-            .advance(seconds)
-            .ok_or_else(|| WriteError::Invalid("time out of range".to_owned()))?;
+        let clock = self.clock.advance(seconds, self.last_timestamp());
+        let clock = clock.ok_or_else(|| WriteError::Invalid("time out of range".to_owned()))?;
         self.write(vec![Change::Clock { clock }])?;
         Ok(clock.offset())
     }
 
     /// Fixes the next block's timestamp, in seconds.
     pub(crate) fn fix_time(&mut self, timestamp: u64) -> Result<(), WriteError> {
-        let parent = self.tip().map_or(0, |tip| tip.header().timestamp);
+        let parent = self.last_timestamp();
         let clock = self.clock.fix(timestamp, parent).ok_or_else(|| {
             WriteError::Invalid(format!(
                 "timestamp {timestamp} must be greater than the newest block's {parent}"
             ))
         })?;
         self.write(vec![Change::Clock { clock }])
+    }
+
+    fn last_timestamp(&self) -> u64 {
+        self.tip().map_or(0, |tip| tip.header().timestamp)
     }
 
     /// Sets an account's balance, in wei.

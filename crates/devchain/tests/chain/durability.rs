@@ -52,8 +52,7 @@ async fn portrait(rpc: &Rpc) -> Value {
 
 async fn live_a_little(rpc: &Rpc) {
     let data = crate::support::artifact("TestDollar");
-    rpc.call("eth_sendTransaction", json!([{ "from": ALICE, "data": data }]))
-        .await;
+    rpc.send(json!({ "from": ALICE, "data": data })).await;
     rpc.pay(1).await;
     rpc.call("anvil_setBalance", json!([BOB, "0xde0b6b3a7640000"])).await;
     rpc.pay(2).await;

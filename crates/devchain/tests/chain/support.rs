@@ -69,13 +69,20 @@ impl Rpc {
         number(&self.call(method, params).await)
     }
 
-    /// Sends one ether-less transfer from `ALICE` to `BOB`; returns its hash.
+    /// Has the node sign and send a transaction; returns its hash once there is a receipt.
+    pub(crate) async fn send(&self, transaction: Value) -> Value {
+        let hash = self.call("eth_sendTransaction", json!([transaction])).await;
+        // Other chains mine a moment after they answer.
+        while self.call("eth_getTransactionReceipt", json!([hash])).await.is_null() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        hash
+    }
+
+    /// Sends a few wei from `ALICE` to `BOB`; returns the transaction's hash.
     pub(crate) async fn pay(&self, wei: u64) -> Value {
-        self.call(
-            "eth_sendTransaction",
-            json!([{ "from": ALICE, "to": BOB, "value": format!("{wei:#x}") }]),
-        )
-        .await
+        self.send(json!({ "from": ALICE, "to": BOB, "value": format!("{wei:#x}") }))
+            .await
     }
 }
 
