@@ -232,7 +232,7 @@ async fn a_full_queue_is_busy_and_says_when_to_come_back() {
 async fn many_requests_run_on_one_channel_at_a_time() {
     let market = Market::open(SimulatedConfig {
         token_interval: Duration::from_millis(1),
-        slots: 3,
+        slots: 6,
         ..SimulatedConfig::default()
     })
     .await;

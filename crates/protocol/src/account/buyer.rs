@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{Interruption, MAX_INTERRUPTIONS, Statement};
 use crate::{
-    ChannelId, ChannelParams, Digest, Domain, MicroDollars, NanoDollars, Price, Receipt, ReceiptsHead, RequestId,
-    SignedReceipt, SignedVoucher, SigningKey, Usage, Voucher, money::TooLarge, signature::SignatureError,
+    ChannelId, ChannelParams, Digest, Domain, MicroDollars, NanoDollars, Price, Receipt, ReceiptStatus, ReceiptsHead,
+    RequestId, SignedReceipt, SignedVoucher, SigningKey, Usage, Voucher, money::TooLarge, signature::SignatureError,
 };
 
 /// The channel cannot pay for what was asked: top it up, or use another.
@@ -295,6 +295,12 @@ impl BuyerAccount {
 }
 
 fn check_bill(receipt: &Receipt, observed: &Observed) -> Result<(), BillError> {
+    // A provider that has no trace of an interrupted request, because it crashed before it stored one, bills nothing and
+    // does not know the job's hash. Such a receipt claims nothing; it frees what was reserved.
+    let nothing = receipt.usage == Usage::default() && receipt.cost == NanoDollars::ZERO;
+    if nothing && receipt.status == ReceiptStatus::Interrupted {
+        return Ok(());
+    }
     if receipt.request_hash != observed.request_hash {
         return Err(BillError::Mismatch("request"));
     }

@@ -414,3 +414,35 @@ fn an_inflated_bill_is_refused() {
         Err(BillError::Signature(_))
     ));
 }
+
+#[test]
+fn a_receipt_over_nothing_frees_a_request_that_left_no_trace() {
+    let mut world = World::new();
+    let request = RequestId([6; 32]);
+    world.sign(request, 4).unwrap();
+    world.buyer.interrupt(request, Usage::default()).unwrap();
+    let nothing = Settlement {
+        usage: Usage::default(),
+        cost: NanoDollars::ZERO,
+        request_hash: Digest::default(),
+        ..World::settlement(request, 0, ReceiptStatus::Interrupted)
+    };
+    let observed = Observed {
+        price: PRICE,
+        request_hash: Digest([4; 32]),
+        usage: Usage { input: 2, output: 4 },
+        response_hash: None,
+    };
+    let complete = Settlement {
+        status: ReceiptStatus::Complete,
+        ..nothing
+    };
+    let key = keys().1;
+    let other_job = world.seller.clone().settle(complete).sign(&domain(), &key);
+    let refused = world.buyer.settle(&other_job, Some(&observed), &domain());
+    assert_eq!(refused, Err(BillError::Mismatch("request")));
+    let receipt = world.seller.settle(nothing).sign(&domain(), &key);
+    world.buyer.settle(&receipt, Some(&observed), &domain()).unwrap();
+    assert!(world.buyer.statement().interrupted.is_empty());
+    assert_eq!(world.buyer.free(), world.buyer.funded().to_nano());
+}

@@ -126,7 +126,15 @@ impl Claimer {
         let mut claims = Vec::new();
         for id in due {
             let Some(channel) = self.channels.get(id) else { continue };
-            self.channels.refresh(&channel).await?;
+            match self.channels.refresh(&channel).await {
+                Ok(()) => {}
+                Err(error) if error.is_retryable() || self.store.has_failed() => return Err(error),
+                Err(error) => {
+                    // One odd channel must not keep the others from being paid.
+                    warn!(channel = %id, %error, "a channel cannot be read and is left out");
+                    continue;
+                }
+            }
             if channel.state().closes_at != 0 {
                 // The buyer may never come back with a statement; what it had for certain is billed before the
                 // channel closes.
