@@ -72,6 +72,9 @@ pub(crate) struct Resolved {
     pub(crate) models: Vec<ModelId>,
 }
 
+/// A model with its live offers.
+pub(crate) type Sold = (Listing, Vec<Arc<Announcement>>);
+
 /// Why an announcement was not noted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoteError {
@@ -179,9 +182,9 @@ impl Book {
     }
 
     /// Models with at least one live offer, each with its offers, by name.
-    pub(crate) fn on_sale(&self, now: u64) -> Vec<(Listing, Vec<Arc<Announcement>>)> {
+    pub(crate) fn on_sale(&self, now: u64) -> Vec<Sold> {
         let pages = self.pages.read().unwrap_or_else(PoisonError::into_inner);
-        let mut sold: BTreeMap<(String, ModelId), (Listing, Vec<Arc<Announcement>>)> = BTreeMap::new();
+        let mut sold: BTreeMap<(String, ModelId), Sold> = BTreeMap::new();
         for entry in pages
             .offers
             .values()

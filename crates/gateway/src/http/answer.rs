@@ -25,6 +25,8 @@ use crate::{
 pub(crate) struct Source {
     pub(crate) provider: String,
     pub(crate) channel: String,
+    /// The id under which the model was bought: several listings may be of the same weights.
+    model: String,
 }
 
 impl Source {
@@ -32,6 +34,7 @@ impl Source {
         Self {
             provider: purchase.provider.to_string(),
             channel: purchase.channel.to_string(),
+            model: purchase.model.to_string(),
         }
     }
 
@@ -40,6 +43,7 @@ impl Source {
         vec![
             ("x-rialto-provider".into(), self.provider.clone()),
             ("x-rialto-channel".into(), self.channel.clone()),
+            ("x-rialto-model".into(), self.model.clone()),
         ]
     }
 

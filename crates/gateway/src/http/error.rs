@@ -24,10 +24,10 @@ pub(crate) struct Failure {
     inference: bool,
 }
 
-impl<E: Into<Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
         Self {
-            error: error.into(),
+            error,
             inference: false,
         }
     }

@@ -27,16 +27,14 @@ use axum::{
 
 pub(crate) use idempotent::Bells;
 
+use tracing::Instrument as _;
+
 use crate::{Error, desk::Desk};
 
 /// A state that every handler shares.
 pub(crate) type Shared = State<Arc<Desk>>;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// The request's id, for logs and for the client.
-#[derive(Debug, Clone)]
-pub(crate) struct RequestName(pub(crate) String);
 
 /// All routes.
 pub(crate) fn router(desk: Arc<Desk>) -> Router {
@@ -67,11 +65,11 @@ async fn wrong_method() -> Response {
     error::Failure::from(Error::MethodNotAllowed).into_response()
 }
 
-/// Gives every request an id that its answer carries.
-async fn name_request(mut request: Request, next: Next) -> Response {
+/// Gives every request an id that its answer and its log lines carry.
+async fn name_request(request: Request, next: Next) -> Response {
     let name = format!("req_{}", hex::encode(rand::random::<[u8; 16]>()));
-    request.extensions_mut().insert(RequestName(name.clone()));
-    let mut response = next.run(request).await;
+    let span = tracing::info_span!("request", id = %name);
+    let mut response = next.run(request).instrument(span).await;
     if let Ok(value) = HeaderValue::from_str(&name) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

@@ -108,11 +108,6 @@ impl Ledger {
             .map(|(_, channel)| channel)
     }
 
-    /// Whether a channel with this seller can pay at once.
-    pub(crate) fn can_pay(&self, parties: Parties, needed: NanoDollars) -> bool {
-        self.usable(parties, needed).is_some()
-    }
-
     /// A channel with so much free: one that is open, or filled up, or newly opened.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
