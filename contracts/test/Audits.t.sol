@@ -15,6 +15,17 @@ contract ClaimsProbe {
     function isSigned(bytes calldata claim, bytes32 domainSeparator, bytes32 id) external view returns (bool) {
         return Claims.isSigned(Claims.first(claim), Claims.scratch(address(0), domainSeparator), id);
     }
+
+    /// @dev Asks about `claim` directly after a good one, with nothing written in between.
+    function isSignedAfter(bytes calldata good, bytes calldata claim, bytes32 domainSeparator, bytes32 id)
+        external
+        view
+        returns (bool)
+    {
+        uint256 base = Claims.scratch(address(0), domainSeparator);
+        require(Claims.isSigned(Claims.first(good), base, id), "the first is good");
+        return Claims.isSigned(Claims.first(claim), base, id);
+    }
 }
 
 /// @notice What auditors found in contracts of this kind, each shown not to be here. Named as in the audit's report.
@@ -205,6 +216,17 @@ contract AuditsTest is Market {
             bool signed = probe.isSigned(abi.encodePacked(terms, r, s), domain, id);
             eq(signed ? 0 : 1, above, "the highest low s counts, the lowest high s does not");
         }
+    }
+
+    /// @dev Where nothing is recovered, neither the zero address nor the signer recovered before may count.
+    function test_an_invalid_signature_recovers_nobody() public {
+        ClaimsProbe probe = new ClaimsProbe();
+        bytes32 domain = escrow.domainSeparator();
+        bytes memory bad =
+            abi.encodePacked(payer, address(0), uint96(0), DOLLAR, DOLLAR, bytes32(0), bytes32(0), bytes32(0));
+        yes(!probe.isSigned(bad, domain, "id"), "the zero address signs nothing");
+        bad = abi.encodePacked(payer, signer, uint96(0), DOLLAR, DOLLAR, bytes32(0), bytes32(0), bytes32(0));
+        yes(!probe.isSignedAfter(_claim(0, DOLLAR), bad, domain, escrow.channelIdOf(_params(0))), "not the one before");
     }
 
     function test_the_same_claim_twice_in_a_batch_pays_once() public {
