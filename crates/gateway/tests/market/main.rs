@@ -156,7 +156,9 @@ impl World {
 }
 
 fn chat(extra: Value) -> Value {
-    let mut body = json!({"model": TALKER, "messages": [{"role": "user", "content": "to be"}], "max_tokens": 10});
+    let messages = json!([{"role": "user", "content": "to be"}]);
+    // The seed is fixed so that two requests are the same job.
+    let mut body = json!({"model": TALKER, "messages": messages, "max_tokens": 10, "seed": 1});
     for (field, value) in extra.as_object().unwrap() {
         body[field] = value.clone();
     }

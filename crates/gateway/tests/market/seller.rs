@@ -19,15 +19,15 @@ use rialto_protocol::{
     wire::{BuyerFrame, OffersRequest, OffersResponse, Refusal, RefusalCode, SellerFrame, TradeRequest},
 };
 
-pub const PRICE: Price = Price {
+pub(crate) const PRICE: Price = Price {
     input: 100,
     output: 1_000,
     request: 0,
 };
-pub const CHUNK: u64 = 4;
-pub const FUNDED: u64 = 100_000;
+pub(crate) const CHUNK: u64 = 4;
+pub(crate) const FUNDED: u64 = 100_000;
 
-pub fn domain() -> Domain {
+pub(crate) fn domain() -> Domain {
     Domain {
         chain_id: 31_337,
         escrow: Address([3; 20]),
@@ -36,7 +36,7 @@ pub fn domain() -> Domain {
 
 /// What a seller does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub(crate) enum Manner {
     Honest,
     /// Sends so many tokens and drops the connection.
     DiesAfter(u64),
@@ -49,19 +49,19 @@ pub enum Manner {
     Slow(u64),
 }
 
-pub struct Seller {
-    pub node: Node,
-    pub key: SigningKey,
-    pub manner: Mutex<Manner>,
-    pub account: tokio::sync::Mutex<Option<SellerAccount>>,
-    pub receipts: Mutex<Vec<SignedReceipt>>,
-    pub manifests: Vec<Manifest>,
-    pub requests: AtomicUsize,
+pub(crate) struct Seller {
+    pub(crate) node: Node,
+    pub(crate) key: SigningKey,
+    pub(crate) manner: Mutex<Manner>,
+    pub(crate) account: tokio::sync::Mutex<Option<SellerAccount>>,
+    pub(crate) receipts: Mutex<Vec<SignedReceipt>>,
+    pub(crate) manifests: Vec<Manifest>,
+    pub(crate) requests: AtomicUsize,
     /// Tokens that were sent in all.
-    pub sent: AtomicU64,
+    pub(crate) sent: AtomicU64,
 }
 
-pub fn manifest(name: &str, task: TaskKind) -> Manifest {
+pub(crate) fn manifest(name: &str, task: TaskKind) -> Manifest {
     Manifest {
         schema: 1,
         publisher_name: "rialto".into(),
@@ -86,10 +86,10 @@ pub fn manifest(name: &str, task: TaskKind) -> Manifest {
     }
 }
 
-pub const PUBLISHER: Address = Address([5; 20]);
+pub(crate) const PUBLISHER: Address = Address([5; 20]);
 
 impl Seller {
-    pub async fn start(number: u8, manner: Manner) -> Arc<Self> {
+    pub(crate) async fn start(number: u8, manner: Manner) -> Arc<Self> {
         let config = NodeConfig {
             secret: zeroize::Zeroizing::new([number; 32]),
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -113,11 +113,11 @@ impl Seller {
         seller
     }
 
-    pub fn set(&self, manner: Manner) {
+    pub(crate) fn set(&self, manner: Manner) {
         *self.manner.lock().unwrap() = manner;
     }
 
-    pub fn peer(&self) -> Peer {
+    pub(crate) fn peer(&self) -> Peer {
         self.node.peer()
     }
 
