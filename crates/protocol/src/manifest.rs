@@ -148,7 +148,7 @@ impl Manifest {
         if self.royalty_bps > 1_000 {
             return field("royalty_bps", "at most 1000 (10 %)");
         }
-        if self.description.len() > 1_024 || self.licence.len() > 256 || self.quantisation.len() > 64 {
+        if self.description.len() > 1_024 || self.licence.len() > 64 || self.quantisation.len() > 64 {
             return field("description", "too long a text");
         }
         if self.artifacts.is_empty() || self.artifacts.len() > 64 {

@@ -25,9 +25,9 @@ pub(crate) async fn serve(address: SocketAddr, registry: Registry) -> Result<()>
 
 async fn text(registry: Arc<Registry>) -> impl IntoResponse {
     let mut text = String::new();
-    // Writing into a string does not fail.
-    drop(encode(&mut text, &registry));
+    let status = encode(&mut text, &registry).map_or(StatusCode::INTERNAL_SERVER_ERROR, |()| StatusCode::OK);
     (
+        status,
         [(
             CONTENT_TYPE,
             "application/openmetrics-text; version=1.0.0; charset=utf-8",

@@ -14,7 +14,7 @@ use crate::{output, settings::Settings};
 
 /// What is asked.
 pub(super) const MODEL: &str = "rialto/shakespeare:q8_0";
-const QUESTION: &str = "Shall I compare thee to a summer's day?";
+const QUESTION: &str = "HAMLET:\nTo be, or not to be:";
 const MAX_TOKENS: u64 = 64;
 
 /// How long the offer may take to arrive, and the money to move.
@@ -93,16 +93,15 @@ async fn wait_for_offer(client: &reqwest::Client, running: &Running) -> Result<(
 
 async fn ask(client: &reqwest::Client, running: &Running) -> Result<String> {
     let body = json!({
-        "model": MODEL, "messages": [{ "role": "user", "content": QUESTION }],
-        "max_tokens": MAX_TOKENS, "temperature": 0.7, "seed": 1609,
+        "model": MODEL, "prompt": QUESTION, "max_tokens": MAX_TOKENS, "temperature": 0.7, "seed": 1609,
     });
     let request = client
-        .post(format!("{}/chat/completions", running.base_url))
+        .post(format!("{}/completions", running.base_url))
         .bearer_auth(&running.api_key);
     let response = request.json(&body).send().await?;
     let status = response.status();
     let answer: Value = response.json().await?;
-    let Some(text) = answer.pointer("/choices/0/message/content").and_then(Value::as_str) else {
+    let Some(text) = answer.pointer("/choices/0/text").and_then(Value::as_str) else {
         let message = answer
             .pointer("/error/message")
             .and_then(Value::as_str)
@@ -165,7 +164,7 @@ impl FirstTrade {
             .collect();
         output::line(format_args!(
             "\n  asked       {}\n  answered\n{}\n  units       {} in, {} out\n  cost        {}",
-            self.question,
+            self.question.replace('\n', " "),
             quoted.join("\n"),
             receipt.usage.input,
             receipt.usage.output,

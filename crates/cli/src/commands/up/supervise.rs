@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
+    process::{Child, ChildStdin, Command},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -152,6 +152,8 @@ async fn ready_line(child: &mut Child) -> Option<Value> {
 }
 
 async fn keep(spec: Spec, mut child: Child, stop: CancellationToken) {
+    // Waiting for a child closes its input, which would end it: the input is held here.
+    let mut lifeline = child.stdin.take();
     let mut pause = Duration::from_millis(200);
     loop {
         tokio::select! {
@@ -160,7 +162,7 @@ async fn keep(spec: Spec, mut child: Child, stop: CancellationToken) {
                 output::say(format_args!("the {} ended ({how}): {}; it is started again", spec.name, spec.last_words()));
             }
             () = stop.cancelled() => {
-                end(&mut child, &spec.name).await;
+                end(&mut child, lifeline, &spec.name).await;
                 return;
             }
         }
@@ -176,6 +178,7 @@ async fn keep(spec: Spec, mut child: Child, stop: CancellationToken) {
                         drop(spec.say_running(&child));
                         pause = Duration::from_millis(200);
                     }
+                    lifeline = child.stdin.take();
                     break child;
                 }
                 Err(error) => output::say(format_args!("{error:#}")),
@@ -192,8 +195,8 @@ async fn ready_or_stopped(child: &mut Child, stop: &CancellationToken) -> bool {
 }
 
 /// Closes the child's input, which asks it to stop; kills it when it does not.
-async fn end(child: &mut Child, name: &str) {
-    drop(child.stdin.take());
+async fn end(child: &mut Child, lifeline: Option<ChildStdin>, name: &str) {
+    drop(lifeline);
     if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
         output::say(format_args!("the {name} does not stop and is killed"));
         drop(child.kill().await);
