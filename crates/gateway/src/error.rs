@@ -228,13 +228,13 @@ impl Error {
                 401,
                 AUTH,
                 "missing_api_key",
-                "No API key was sent. Send 'Authorization: Bearer rk-…'; `rialto gateway key create` makes a key.",
+                "No API key was sent. Send 'Authorization: Bearer rk-…'; `rialto key create` makes a key.",
             ),
             Self::BadKey => PublicError::new(
                 401,
                 AUTH,
                 "invalid_api_key",
-                "The API key is unknown or was revoked. `rialto gateway key create` makes a new one.",
+                "The API key is unknown or was revoked. `rialto key create` makes a new one.",
             ),
             Self::UnknownModel { model } => PublicError::new(
                 404,
@@ -284,7 +284,7 @@ impl Error {
                 "budget_exhausted",
                 format!(
                     "This request may cost up to {needed}, and {left} of the API key's budget is left. Lower \
-                     'max_tokens', or raise the budget with `rialto gateway key budget`."
+                     'max_tokens', or use a key with a larger budget: `rialto key create NAME --budget DOLLARS`."
                 ),
             ),
             Self::DepositExhausted { needed, .. } => PublicError::new(
@@ -409,7 +409,7 @@ mod tests {
         };
         let public = error.public();
         assert_eq!((public.status, public.code), (402, "budget_exhausted"));
-        assert!(public.message.contains("$2.000000") && public.message.contains("rialto gateway key budget"));
+        assert!(public.message.contains("$2.000000") && public.message.contains("rialto key create"));
     }
 
     #[test]

@@ -1,6 +1,14 @@
 //! The gateway against sellers that speak the wire over real nodes. The chain does not answer in these tests: an open
 //! channel must go on without it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on ends"
+)]
+
 mod seller;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
