@@ -293,7 +293,7 @@ impl Error {
                 "deposit_exhausted",
                 format!(
                     "A payment channel needs {needed}, and neither the escrow nor the wallet holds so much. The \
-                     gateway's owner adds money with `rialto wallet deposit`."
+                     gateway's owner adds stablecoin; `rialto wallet` shows where to."
                 ),
             ),
             Self::ChainUnreachable(_) => PublicError::new(
