@@ -16,7 +16,8 @@ const MAX_MESSAGE: usize = 1_024;
 /// A failure of this room.
 pub(crate) fn internal(inside: &Error) -> Refusal {
     error!(error = %inside, "a trade failed inside");
-    let code = if matches!(inside, Error::Stopping) {
+    // A store that failed stays so until a restart: for a buyer that is a provider that stops.
+    let code = if matches!(inside, Error::Stopping | Error::StoreFailed) {
         RefusalCode::ShuttingDown
     } else {
         RefusalCode::EngineFailed

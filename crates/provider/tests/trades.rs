@@ -1,5 +1,7 @@
 //! Trades over real QUIC, with money on a real chain.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+
 mod market;
 
 use std::time::Duration;

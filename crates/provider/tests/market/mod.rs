@@ -1,6 +1,7 @@
 //! A seller over real QUIC, a real chain and a buyer that keeps its own ledger, for the stories beside this folder.
 
 #![expect(dead_code, reason = "each test file uses its part")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test ends where it cannot go on")]
 
 use std::{
     io::{BufRead, BufReader},
@@ -341,7 +342,7 @@ impl Buyer {
     /// Sends a request.
     pub(crate) async fn send(&self, request: TradeRequest) -> Call {
         let (mut sender, receiver) = self.node.trade(&self.to).await.unwrap().split();
-        let call = Call {
+        Call {
             id: request.id,
             job: request.job.clone(),
             input: 0,
@@ -353,8 +354,7 @@ impl Buyer {
                 receiver
             },
             sender,
-        };
-        call
+        }
     }
 
     /// Sends a request for so many tokens.
