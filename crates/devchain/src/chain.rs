@@ -199,7 +199,7 @@ impl Chain {
         match change {
             Change::Block { block, diff, clock } => {
                 self.index.insert(&block);
-                self.blocks.push(block);
+                self.blocks.push(*block);
                 self.clock = clock;
                 self.enter(diff, true);
             }

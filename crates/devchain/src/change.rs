@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug)]
 pub(crate) enum Change {
     /// A block was made; the clock is the one after it.
-    Block { block: Block, diff: Diff, clock: Clock },
+    Block {
+        block: Box<Block>,
+        diff: Diff,
+        clock: Clock,
+    },
     /// A test control set something outside of any block.
     Patch { diff: Diff },
     /// Time was moved.
@@ -73,7 +77,7 @@ impl Change {
         }
         Ok(match record {
             Record::Block { block, diff, clock } => Self::Block {
-                block: block.decode()?,
+                block: Box::new(block.decode()?),
                 diff,
                 clock,
             },

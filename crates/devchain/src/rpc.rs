@@ -17,7 +17,7 @@ pub(crate) use request::oversized;
 
 use crate::node::Node;
 use params::Params;
-use request::Request;
+use request::Parsed;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
@@ -44,10 +44,10 @@ pub(crate) async fn respond(node: &Arc<Node>, body: &[u8]) -> Option<Value> {
     }
 }
 
-async fn respond_one(node: &Arc<Node>, request: Result<Request, (Value, RpcError)>) -> Option<Value> {
+async fn respond_one(node: &Arc<Node>, request: Parsed) -> Option<Value> {
     let request = match request {
         Ok(request) => request,
-        Err((id, error)) => return Some(request::failure(id, error)),
+        Err(rejected) => return Some(request::failure(rejected.id, rejected.error)),
     };
     let answer = execute(node, Arc::new(request.method), Arc::new(request.params)).await;
     let id = request.id?;

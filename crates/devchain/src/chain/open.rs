@@ -116,7 +116,7 @@ impl Chain {
             let diff = entry.diff.clone();
             let change = match entry.is_block.then(|| blocks.next()).flatten() {
                 Some(block) => Change::Block {
-                    block: block.clone(),
+                    block: Box::new(block.clone()),
                     diff,
                     clock: self.clock,
                 },
@@ -149,6 +149,7 @@ fn genesis() -> Change {
     diff.sort();
     let commitment = diff.commit(Default::default());
     let block = Draft::genesis(clock::wall()).seal(vec![], commitment);
+    let block = Box::new(block);
     Change::Block {
         block,
         diff,

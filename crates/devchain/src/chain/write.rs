@@ -50,7 +50,7 @@ impl Chain {
         let diff = Diff::from_execution(&self.state, &outcome.state);
         let mined = receipt::mined(transaction, outcome.result);
         let clock = self.clock.after_block(draft.timestamp);
-        let block = draft.seal(vec![mined], diff.commit(self.commitment()));
+        let block = Box::new(draft.seal(vec![mined], diff.commit(self.commitment())));
         self.write(vec![Change::Block { block, diff, clock }])?;
         Ok(hash)
     }
@@ -77,7 +77,7 @@ impl Chain {
             commitment = diff.commit(commitment);
             parent = draft.seal(vec![], commitment);
             changes.push(Change::Block {
-                block: parent.clone(),
+                block: Box::new(parent.clone()),
                 diff,
                 clock,
             });

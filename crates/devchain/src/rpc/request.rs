@@ -15,8 +15,16 @@ pub(super) struct Request {
     pub(super) params: Params,
 }
 
-/// A request, or why it is none, with the id to answer to.
-pub(super) type Parsed = Result<Request, (Value, RpcError)>;
+/// A request, or why it is none.
+pub(super) type Parsed = Result<Request, Box<Rejected>>;
+
+/// Something that is no request.
+#[derive(Debug)]
+pub(super) struct Rejected {
+    /// What to answer to; null when it cannot be told.
+    pub(super) id: Value,
+    pub(super) error: RpcError,
+}
 
 /// A request body.
 #[derive(Debug)]
@@ -42,30 +50,20 @@ pub(super) fn parse(body: &[u8]) -> Result<Body, RpcError> {
 }
 
 fn parse_one(value: Value) -> Parsed {
+    let rejected = |id, error| Box::new(Rejected { id, error });
     let Value::Object(mut object) = value else {
-        return Err((Value::Null, RpcError::invalid_request("not an object")));
+        return Err(rejected(Value::Null, RpcError::invalid_request("not an object")));
     };
-    let id = read_id(&mut object)?;
-    read_call(object).map_or_else(
-        |error| Err((id.clone().unwrap_or(Value::Null), error)),
-        |(method, params)| {
-            Ok(Request {
-                id: id.clone(),
-                method,
-                params,
-            })
-        },
-    )
-}
-
-fn read_id(object: &mut Map<String, Value>) -> Result<Option<Value>, (Value, RpcError)> {
-    match object.remove("id") {
-        None => Ok(None),
-        Some(id @ (Value::Null | Value::Number(_) | Value::String(_))) => Ok(Some(id)),
-        Some(_) => Err((
-            Value::Null,
-            RpcError::invalid_request("id must be a number, a string or null"),
-        )),
+    let id = match object.remove("id") {
+        id @ (None | Some(Value::Null | Value::Number(_) | Value::String(_))) => id,
+        Some(_) => {
+            let error = RpcError::invalid_request("id must be a number, a string or null");
+            return Err(rejected(Value::Null, error));
+        }
+    };
+    match read_call(object) {
+        Ok((method, params)) => Ok(Request { id, method, params }),
+        Err(error) => Err(rejected(id.unwrap_or(Value::Null), error)),
     }
 }
 

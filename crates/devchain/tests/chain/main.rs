@@ -1,4 +1,10 @@
 //! Stories over a running development chain, by JSON-RPC.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail as tests do, by panicking"
+)]
 
 mod durability;
 mod hostile_clients;

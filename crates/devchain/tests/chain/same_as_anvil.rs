@@ -453,8 +453,11 @@ async fn time(rpc: &Rpc, seen: &mut Seen, ours: bool) {
     let travelled = timestamp().await;
     let earliest = before + 10_000 - if ours { 0 } else { 1_000 };
     assert!((earliest..before + 11_000).contains(&travelled), "{before} {travelled}");
-    rpc.call("evm_setNextBlockTimestamp", json!([travelled as u64 + 5_000]))
-        .await;
+    rpc.call(
+        "evm_setNextBlockTimestamp",
+        json!([format!("{:#x}", travelled + 5_000)]),
+    )
+    .await;
     rpc.pay(1).await;
     assert_eq!(timestamp().await, travelled + 5_000);
     rpc.pay(1).await;
