@@ -9,7 +9,7 @@ pub struct LoadOptions {
     pub slots: u32,
     /// Requests that may wait for a slot; one more is refused as busy.
     pub queue: u32,
-    /// Threads of computation; `None` for all cores.
+    /// Threads of computation; `None` for all cores, or for one when the model is tiny.
     pub threads: Option<u32>,
     /// Most tokens of prompt and answer; `None` for what the manifest and the model file allow.
     pub context: Option<u32>,

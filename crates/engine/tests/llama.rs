@@ -1,5 +1,6 @@
 //! The shipped language model through llama.cpp: repeatable, fair, paid for, and stopped when nobody listens.
 
+#[expect(dead_code, reason = "what the tests of ONNX need too is used there")]
 mod support;
 
 use rialto_engine::{ArtifactFault, Engine, Error, LlamaEngine, LoadOptions, Piece, load};
@@ -44,6 +45,12 @@ fn warm(seed: u64) -> Generation {
     }
 }
 
+fn warm_for(max_tokens: u64) -> Generation {
+    let mut generation = warm(7);
+    generation.max_tokens = max_tokens;
+    generation
+}
+
 fn chat(content: &str, generation: Generation) -> Job {
     let message = |role: &str, content: &str| Message {
         role: role.into(),
@@ -56,12 +63,12 @@ fn chat(content: &str, generation: Generation) -> Job {
 #[tokio::test]
 async fn the_same_seed_gives_the_same_answer_and_another_seed_another() {
     for file in ["manifest-q8_0.toml", "manifest-q4_0.toml"] {
-        let (one, other) = (engine_with(file, |_| ()), engine_with(file, |options| options.threads = Some(1)));
+        let (one, other) = (engine_with(file, |_| ()), engine_with(file, |options| options.threads = Some(2)));
         for generation in [greedy(40), warm(1), warm(2)] {
             let job = completion(PROMPTS[1], generation);
             let first = run(&one, job.clone()).await.unwrap();
             assert_eq!(first, run(&one, job.clone()).await.unwrap());
-            assert_eq!(first, run(&other, job).await.unwrap(), "another engine, one thread");
+            assert_eq!(first, run(&other, job).await.unwrap(), "another engine, two threads");
             assert!(!first.ids.is_empty() && !first.text.is_empty(), "{first:?}");
         }
         let answer = async |seed| run(&one, completion(PROMPTS[1], warm(seed))).await.unwrap().ids;
@@ -176,6 +183,23 @@ async fn a_reader_that_sleeps_holds_up_nobody() {
     assert_eq!(expected.ids.len(), 100);
     let told = read(&mut sleeper).await.unwrap();
     assert_eq!(told, run(&engine, completion(PROMPTS[0], greedy(200))).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_lag_in_every_slot_are_never_forgotten() {
+    // Every slot is full and blocked by its reader while the readers move at the same time as the engine.
+    let engine = engine();
+    let (_grant, paid) = watch::channel(u64::MAX);
+    for _ in 0..4 {
+        let mut answers = vec![];
+        for prompt in PROMPTS {
+            let prepared = engine.prepare(completion(prompt, warm_for(200))).await.unwrap();
+            answers.push(prepared.start(paid.clone()));
+        }
+        for answer in &mut answers {
+            assert!(read(answer).await.unwrap().finish.is_some());
+        }
+    }
 }
 
 #[tokio::test]

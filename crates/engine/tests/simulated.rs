@@ -1,5 +1,6 @@
 //! The simulated engine behaves as the trait demands, at the pace it was told.
 
+#[expect(dead_code, reason = "what the tests of ONNX need too is used there")]
 mod support;
 
 use std::time::Duration;

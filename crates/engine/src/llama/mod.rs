@@ -31,6 +31,9 @@ use model::Model;
 /// Bytes of text above which tokens are counted on a thread that may block.
 const LONG_TEXT: usize = 16 << 10;
 
+/// Bytes of weights below which one thread is enough.
+const TINY_MODEL: u64 = 32 << 20;
+
 /// A language model, or an embedding model, in llama.cpp.
 #[derive(Debug)]
 pub struct LlamaEngine {
@@ -67,7 +70,7 @@ impl LlamaEngine {
         let places = usize::try_from(options.queue).unwrap_or(64).clamp(1, 1 << 16);
         let settings = Settings {
             slots: options.slot_count(),
-            threads: options.thread_count(),
+            threads: threads(&model, options),
         };
         let (queue, slots) = match manifest.task {
             TaskKind::Chat | TaskKind::Completion => {
@@ -109,6 +112,15 @@ impl LlamaEngine {
             sampled: self.counters.sampled.load(Ordering::Relaxed),
         }
     }
+}
+
+/// Threads to compute with. More than one costs a tiny model more in waiting for each other than it gains, above all
+/// when the machine has other work.
+fn threads(model: &Model, options: &LoadOptions) -> usize {
+    if options.threads.is_none() && model.llama.size() < TINY_MODEL {
+        return 1;
+    }
+    options.thread_count()
 }
 
 /// Tells whoever loads the model how making its context went.

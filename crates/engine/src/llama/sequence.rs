@@ -157,7 +157,10 @@ impl Sequence {
     /// Waits until the reason for being blocked may be gone.
     pub(super) async fn unblocked(&mut self) {
         let (pieces, grant) = (&self.request.pieces, &mut self.request.grant);
-        if pieces.capacity() < ROOM {
+        // The reader or the payer may have moved since the sequence was found blocked, so what it waits for follows
+        // from the grant alone: waiting for room that is already there, or for a grant that has grown, ends at once.
+        let paid = *grant.borrow() > self.output;
+        if paid {
             tokio::select! {
                 _ = pieces.reserve_many(ROOM) => {}
                 _ = grant.changed() => {}

@@ -1,7 +1,5 @@
 //! The shipped models, and reading answers.
 
-#![expect(dead_code, reason = "each test binary uses a part of this")]
-
 use std::path::{Path, PathBuf};
 
 use rialto_engine::{Answer, Engine, Error, LoadOptions, Piece};
