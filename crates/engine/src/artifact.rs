@@ -59,7 +59,9 @@ pub(crate) fn read(manifest: &Manifest, folder: &Path) -> Result<Vec<VerifiedCon
         let size = usize::try_from(artifact.size).map_err(|_| fault(artifact, ArtifactFault::Outside))?;
         let mut content = Vec::with_capacity(size);
         let mut block = vec![0; BLOCK];
-        read_blocks(artifact, &mut file, &mut block, |bytes| content.extend_from_slice(bytes))?;
+        read_blocks(artifact, &mut file, &mut block, |bytes| {
+            content.extend_from_slice(bytes)
+        })?;
         compare(artifact, blake3::hash(&content).into())?;
         Ok((artifact.path.clone(), Arc::from(content)))
     };
@@ -166,7 +168,11 @@ mod tests {
 
     fn fault_of(manifest: &Manifest, folder: &Path) -> ArtifactFault {
         let by_reading = read(manifest, folder).unwrap_err();
-        assert_eq!(verify(manifest, folder).unwrap_err(), by_reading, "both ways must agree");
+        assert_eq!(
+            verify(manifest, folder).unwrap_err(),
+            by_reading,
+            "both ways must agree"
+        );
         match by_reading {
             Error::Artifact { path, fault } => {
                 assert_eq!(path, manifest.artifacts[0].path);
@@ -214,12 +220,18 @@ mod tests {
         std::os::unix::fs::symlink(outer.path().join("weights.bin"), folder.path().join("out.bin")).unwrap();
         std::os::unix::fs::symlink(outer.path(), folder.path().join("folder")).unwrap();
         for path in ["out.bin", "folder/weights.bin"] {
-            assert_eq!(fault_of(&manifest(path, content), folder.path()), ArtifactFault::Outside);
+            assert_eq!(
+                fault_of(&manifest(path, content), folder.path()),
+                ArtifactFault::Outside
+            );
         }
         std::fs::write(folder.path().join("real.bin"), content).unwrap();
         std::os::unix::fs::symlink("real.bin", folder.path().join("in.bin")).unwrap();
         verify(&manifest("in.bin", content), folder.path()).unwrap();
         std::fs::create_dir(folder.path().join("dir")).unwrap();
-        assert_eq!(fault_of(&manifest("dir", content), folder.path()), ArtifactFault::Outside);
+        assert_eq!(
+            fault_of(&manifest("dir", content), folder.path()),
+            ArtifactFault::Outside
+        );
     }
 }

@@ -28,9 +28,38 @@ const PIECES: usize = 64;
 
 /// What the simulated engine says.
 const WORDS: [&str; 32] = [
-    "all", "the", "world's", "a", "stage", "and", "men", "women", "merely", "players", "they", "have", "their",
-    "exits", "entrances", "one", "man", "in", "his", "time", "plays", "many", "parts", "acts", "being", "seven",
-    "ages", "at", "first", "infant", "nurse's", "arms",
+    "all",
+    "the",
+    "world's",
+    "a",
+    "stage",
+    "and",
+    "men",
+    "women",
+    "merely",
+    "players",
+    "they",
+    "have",
+    "their",
+    "exits",
+    "entrances",
+    "one",
+    "man",
+    "in",
+    "his",
+    "time",
+    "plays",
+    "many",
+    "parts",
+    "acts",
+    "being",
+    "seven",
+    "ages",
+    "at",
+    "first",
+    "infant",
+    "nurse's",
+    "arms",
 ];
 
 /// How a simulated engine behaves.
@@ -248,7 +277,11 @@ impl SimulatedJob {
             }
         }
         let ended = natural_end <= self.output;
-        let reason = if ended { FinishReason::Stop } else { FinishReason::Length };
+        let reason = if ended {
+            FinishReason::Stop
+        } else {
+            FinishReason::Length
+        };
         flush(&mut text, sender, reason).await
     }
 
@@ -287,7 +320,9 @@ async fn pass_on(sender: &mpsc::Sender<Result<Piece, Error>>, output: Output) {
 }
 
 fn permits(count: u32) -> usize {
-    usize::try_from(count).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS / 4)
+    usize::try_from(count)
+        .unwrap_or(usize::MAX)
+        .min(Semaphore::MAX_PERMITS / 4)
 }
 
 fn words(text: &str) -> u64 {

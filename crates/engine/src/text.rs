@@ -159,7 +159,10 @@ mod tests {
     #[test]
     fn the_earliest_stop_wins_and_what_only_looked_like_one_is_shown() {
         assert_eq!(run(&["night", "od n"], &[b"good nig", b"ht"]), ("go".to_owned(), true));
-        assert_eq!(run(&["nightly"], &[b"good night", b"!"]), ("good night!".to_owned(), false));
+        assert_eq!(
+            run(&["nightly"], &[b"good night", b"!"]),
+            ("good night!".to_owned(), false)
+        );
         assert_eq!(run(&["aab"], &[b"a", b"a", b"a", b"b", b"c"]), ("a".to_owned(), true));
         let mut stream = TextStream::new(vec!["nightly".into()]);
         assert_eq!(stream.push(b"good nig").text, "good ");

@@ -23,10 +23,14 @@ const PROMPTS: [&str; 8] = [
     "Enter ",
 ];
 
+/// A change of a manifest, and what the refusal must say.
+type Change = (fn(&mut Manifest), &'static str);
+
 fn shipped(file: &str) -> Manifest {
     manifest(&model_folder("shakespeare"), file)
 }
 
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 fn engine_with(file: &str, change: impl FnOnce(&mut LoadOptions)) -> LlamaEngine {
     let mut options = LoadOptions::default();
     change(&mut options);
@@ -63,7 +67,10 @@ fn chat(content: &str, generation: Generation) -> Job {
 #[tokio::test]
 async fn the_same_seed_gives_the_same_answer_and_another_seed_another() {
     for file in ["manifest-q8_0.toml", "manifest-q4_0.toml"] {
-        let (one, other) = (engine_with(file, |_| ()), engine_with(file, |options| options.threads = Some(2)));
+        let (one, other) = (
+            engine_with(file, |_| ()),
+            engine_with(file, |options| options.threads = Some(2)),
+        );
         for generation in [greedy(40), warm(1), warm(2)] {
             let job = completion(PROMPTS[1], generation);
             let first = run(&one, job.clone()).await.unwrap();
@@ -115,7 +122,10 @@ async fn more_requests_than_slots_wait_and_more_than_the_queue_are_refused() {
             Err(error) => panic!("{error}"),
         }
     }
-    assert!((3..=5).contains(&served) && served + busy == 20, "{served} served, {busy} refused");
+    assert!(
+        (3..=5).contains(&served) && served + busy == 20,
+        "{served} served, {busy} refused"
+    );
 }
 
 #[tokio::test]
@@ -125,7 +135,11 @@ async fn nothing_is_given_out_beyond_the_grant_and_others_do_not_wait() {
     assert_eq!(whole.ids.len(), 30);
 
     let (grant, paid) = watch::channel(0u64);
-    let mut answer = engine.prepare(completion(PROMPTS[0], greedy(30))).await.unwrap().start(paid);
+    let mut answer = engine
+        .prepare(completion(PROMPTS[0], greedy(30)))
+        .await
+        .unwrap()
+        .start(paid);
     let mut told = Told::default();
     for granted in [1, 2, 12, 30] {
         grant.send(granted).unwrap();
@@ -140,14 +154,21 @@ async fn nothing_is_given_out_beyond_the_grant_and_others_do_not_wait() {
     }
     let rest = read(&mut answer).await.unwrap();
     told.text.push_str(&rest.text);
-    assert_eq!((told.ids, told.text, rest.finish), (whole.ids, whole.text, whole.finish));
+    assert_eq!(
+        (told.ids, told.text, rest.finish),
+        (whole.ids, whole.text, whole.finish)
+    );
 }
 
 #[tokio::test]
 async fn an_answer_that_nobody_pays_for_any_more_is_cancelled() {
     let engine = engine();
     let (grant, paid) = watch::channel(5u64);
-    let mut answer = engine.prepare(completion(PROMPTS[0], greedy(30))).await.unwrap().start(paid);
+    let mut answer = engine
+        .prepare(completion(PROMPTS[0], greedy(30)))
+        .await
+        .unwrap()
+        .start(paid);
     let mut told = Told::default();
     while told.ids.len() < 5 {
         told.add(answer.pieces.recv().await.unwrap().unwrap());
@@ -161,7 +182,11 @@ async fn an_answer_that_nobody_pays_for_any_more_is_cancelled() {
 async fn work_stops_when_the_reader_leaves_and_its_slot_is_free_again() {
     let engine = engine_with("manifest-q8_0.toml", |options| options.slots = 1);
     let (_grant, paid) = watch::channel(u64::MAX);
-    let mut answer = engine.prepare(completion(PROMPTS[0], greedy(400))).await.unwrap().start(paid);
+    let mut answer = engine
+        .prepare(completion(PROMPTS[0], greedy(400)))
+        .await
+        .unwrap()
+        .start(paid);
     answer.pieces.recv().await.unwrap().unwrap();
     drop(answer);
     // The only slot serves the next request, so the first one's work has ended.
@@ -178,7 +203,11 @@ async fn work_stops_when_the_reader_leaves_and_its_slot_is_free_again() {
 async fn a_reader_that_sleeps_holds_up_nobody() {
     let engine = engine();
     let (_grant, paid) = watch::channel(u64::MAX);
-    let mut sleeper = engine.prepare(completion(PROMPTS[0], greedy(200))).await.unwrap().start(paid);
+    let mut sleeper = engine
+        .prepare(completion(PROMPTS[0], greedy(200)))
+        .await
+        .unwrap()
+        .start(paid);
     let expected = run(&engine, completion(PROMPTS[2], greedy(100))).await.unwrap();
     assert_eq!(expected.ids.len(), 100);
     let told = read(&mut sleeper).await.unwrap();
@@ -216,7 +245,11 @@ async fn a_stop_text_ends_the_answer_and_no_part_of_it_shows() {
             generation.stop = vec!["never said".into(), stop.clone()];
             let told = run(&engine, completion(PROMPTS[0], generation)).await.unwrap();
             let expected = &whole.text[..whole.text.find(&stop).unwrap()];
-            assert_eq!((told.text.as_str(), told.finish), (expected, Some(FinishReason::Stop)), "{stop:?}");
+            assert_eq!(
+                (told.text.as_str(), told.finish),
+                (expected, Some(FinishReason::Stop)),
+                "{stop:?}"
+            );
             assert!(whole.ids.starts_with(&told.ids), "every token is told");
         }
     }
@@ -280,7 +313,10 @@ async fn the_context_bounds_prompt_and_answer() {
 
     // The longest prompt that fits, found from below, leaves room for what it says it leaves.
     let mut prompt = String::new();
-    while let Ok(prepared) = engine.prepare(completion(&format!("{prompt} night"), greedy(1_000))).await {
+    while let Ok(prepared) = engine
+        .prepare(completion(&format!("{prompt} night"), greedy(1_000)))
+        .await
+    {
         prompt.push_str(" night");
         assert_eq!(prepared.input_units() + prepared.max_output(), 512);
     }
@@ -328,9 +364,17 @@ fn a_flipped_byte_is_refused_by_hash_and_garbage_by_the_engine() {
     let mut changed = content;
     changed[2_000_000] ^= 1;
     std::fs::write(flipped_folder.path().join(&flipped.artifacts[0].path), &changed).unwrap();
-    let error = load(&flipped, flipped_folder.path(), &LoadOptions::default()).err().unwrap();
+    let error = load(&flipped, flipped_folder.path(), &LoadOptions::default())
+        .err()
+        .unwrap();
     assert!(
-        matches!(&error, Error::Artifact { fault: ArtifactFault::Hash { .. }, .. }),
+        matches!(
+            &error,
+            Error::Artifact {
+                fault: ArtifactFault::Hash { .. },
+                ..
+            }
+        ),
         "{error}"
     );
 }
@@ -338,15 +382,18 @@ fn a_flipped_byte_is_refused_by_hash_and_garbage_by_the_engine() {
 #[test]
 fn a_manifest_that_promises_something_else_is_refused() {
     let folder = model_folder("shakespeare");
-    let changes: [(&dyn Fn(&mut Manifest), &str); 3] = [
-        (&|m| m.context_length = 4_096, "context"),
-        (&|m| m.chat_template_hash = "00".repeat(32), "chat template"),
-        (&|m| m.task = TaskKind::Predict, "tensors"),
+    let changes: [Change; 3] = [
+        (|m| m.context_length = 4_096, "context"),
+        (|m| m.chat_template_hash = "00".repeat(32), "chat template"),
+        (|m| m.task = TaskKind::Predict, "tensors"),
     ];
     for (change, expected) in changes {
         let mut manifest = shipped("manifest-q8_0.toml");
         change(&mut manifest);
-        let message = load(&manifest, &folder, &LoadOptions::default()).err().unwrap().to_string();
+        let message = load(&manifest, &folder, &LoadOptions::default())
+            .err()
+            .unwrap()
+            .to_string();
         assert!(message.contains(expected), "`{message}` does not say `{expected}`");
     }
 }

@@ -1,5 +1,14 @@
 //! The shipped classifier through ONNX Runtime: the numbers of Python's, and every wrong input and file refused.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+#![expect(clippy::cast_possible_truncation, reason = "the model takes single precision")]
+
 mod support;
 
 use rialto_engine::{ArtifactFault, Engine, Error, OnnxEngine, load};
@@ -10,6 +19,9 @@ use rialto_protocol::{
 };
 use serde_json::Value;
 use support::{manifest, model_folder, options, run, with_artifact};
+
+/// A change of a manifest, and what the refusal must say.
+type Change = (fn(&mut Manifest), &'static str);
 
 fn shipped() -> Manifest {
     manifest(&model_folder("breast-cancer"), "manifest.toml")
@@ -78,12 +90,24 @@ async fn predictions_equal_those_of_python() {
         let numbers = expected["data"].as_array().unwrap();
         match output.datatype {
             Datatype::Int64 => {
-                let found: Vec<i64> = output.data.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
+                let found: Vec<i64> = output
+                    .data
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|b| i64::from_le_bytes(*b))
+                    .collect();
                 let expected: Vec<i64> = numbers.iter().map(|n| n.as_i64().unwrap()).collect();
                 assert_eq!(found, expected);
             }
             Datatype::Fp32 => {
-                let found: Vec<f32> = output.data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+                let found: Vec<f32> = output
+                    .data
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|b| f32::from_le_bytes(*b))
+                    .collect();
                 let expected: Vec<f32> = numbers.iter().map(|n| n.as_f64().unwrap() as f32).collect();
                 assert_eq!(found, expected, "not the same bits as Python's");
             }
@@ -115,7 +139,11 @@ async fn futures_of<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Outpu
                 }
             }
         }
-        if done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        if done {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
     })
     .await;
     running.into_iter().filter_map(|(_, output)| output).collect()
@@ -181,7 +209,10 @@ fn a_flipped_byte_is_refused_by_hash_and_garbage_by_the_engine() {
     content[1_000] ^= 1;
     std::fs::write(flipped_folder.path().join(&flipped.artifacts[0].path), &content).unwrap();
     match load(&flipped, flipped_folder.path(), &options()).err().unwrap() {
-        Error::Artifact { path, fault: ArtifactFault::Hash { expected, found } } => {
+        Error::Artifact {
+            path,
+            fault: ArtifactFault::Hash { expected, found },
+        } => {
             assert_eq!(path, "breast-cancer.onnx");
             assert_eq!(expected, manifest.artifacts[0].blake3);
             assert_ne!(found, expected);
@@ -193,12 +224,12 @@ fn a_flipped_byte_is_refused_by_hash_and_garbage_by_the_engine() {
 #[test]
 fn a_manifest_that_promises_another_signature_is_refused() {
     let folder = model_folder("breast-cancer");
-    let changes: [(&dyn Fn(&mut Manifest), &str); 5] = [
-        (&|m| m.inputs[0].name = "x".into(), "`input` is not in the manifest"),
-        (&|m| m.inputs[0].shape = vec![-1, 31], "shape"),
-        (&|m| m.inputs[0].datatype = Datatype::Fp64, "Fp64"),
-        (&|m| m.outputs[1].name = "p".into(), "`p` is in the manifest"),
-        (&|m| m.outputs.clear(), "no outputs"),
+    let changes: [Change; 5] = [
+        (|m| m.inputs[0].name = "x".into(), "`input` is not in the manifest"),
+        (|m| m.inputs[0].shape = vec![-1, 31], "shape"),
+        (|m| m.inputs[0].datatype = Datatype::Fp64, "Fp64"),
+        (|m| m.outputs[1].name = "p".into(), "`p` is in the manifest"),
+        (|m| m.outputs.clear(), "no outputs"),
     ];
     for (change, expected) in changes {
         let mut manifest = shipped();

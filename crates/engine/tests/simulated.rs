@@ -27,7 +27,13 @@ async fn tokens_come_at_the_pace_and_more_requests_than_slots_queue() {
     let (_grant, paid) = watch::channel(u64::MAX);
     let mut answers = vec![];
     for _ in 0..3 {
-        answers.push(engine.prepare(completion("a b c", greedy(11))).await.unwrap().start(paid.clone()));
+        answers.push(
+            engine
+                .prepare(completion("a b c", greedy(11)))
+                .await
+                .unwrap()
+                .start(paid.clone()),
+        );
     }
     for (answer, milliseconds) in answers.iter_mut().zip([200, 200, 400]) {
         assert_eq!(read(answer).await.unwrap().ids.len(), 11);
@@ -41,9 +47,15 @@ async fn the_same_job_gives_the_same_answer() {
     let mut generation = greedy(50);
     let first = run(&engine, completion("to be", generation.clone())).await.unwrap();
     assert_eq!((first.ids.len(), first.finish), (20, Some(FinishReason::Stop)));
-    assert_eq!(first, run(&engine, completion("to be", generation.clone())).await.unwrap());
+    assert_eq!(
+        first,
+        run(&engine, completion("to be", generation.clone())).await.unwrap()
+    );
     generation.seed = 1;
-    assert_ne!(first, run(&engine, completion("to be", generation.clone())).await.unwrap());
+    assert_ne!(
+        first,
+        run(&engine, completion("to be", generation.clone())).await.unwrap()
+    );
     generation.stop = vec!["e".into()];
     let stopped = run(&engine, completion("to be", generation)).await.unwrap();
     assert!(!stopped.text.contains('e') && stopped.finish == Some(FinishReason::Stop));
@@ -53,7 +65,11 @@ async fn the_same_job_gives_the_same_answer() {
 async fn it_obeys_the_grant() {
     let engine = engine(|_| ());
     let (grant, paid) = watch::channel(3u64);
-    let mut answer = engine.prepare(completion("to be", greedy(9))).await.unwrap().start(paid);
+    let mut answer = engine
+        .prepare(completion("to be", greedy(9)))
+        .await
+        .unwrap()
+        .start(paid);
     let mut told = Told::default();
     for granted in [3, 7] {
         grant.send(granted).unwrap();
@@ -77,7 +93,13 @@ async fn dropping_the_answer_stops_the_work_and_frees_the_slot() {
         config.token_interval = Duration::from_millis(10);
     });
     let (_grant, paid) = watch::channel(u64::MAX);
-    let start = async || engine.prepare(completion("a", greedy(1_000))).await.unwrap().start(paid.clone());
+    let start = async || {
+        engine
+            .prepare(completion("a", greedy(1_000)))
+            .await
+            .unwrap()
+            .start(paid.clone())
+    };
     let (mut first, second, mut third) = (start().await, start().await, start().await);
     assert_eq!(read(&mut third).await, Err(Error::Busy));
     first.pieces.recv().await.unwrap().unwrap();

@@ -124,7 +124,11 @@ impl ControlTexts {
         let mut rest = text;
         while let Some(next) = rest.chars().next() {
             let width = next.len_utf8();
-            let special = if next == OPEN { rest.get(..width) } else { self.at_start(rest) };
+            let special = if next == OPEN {
+                rest.get(..width)
+            } else {
+                self.at_start(rest)
+            };
             let taken = match special {
                 Some(special) => {
                     marked.push_str(&format!("{OPEN}{}{CLOSE}", marks.len()));

@@ -77,7 +77,11 @@ impl LlamaEngine {
                 let (sender, requests) = mpsc::channel(places);
                 let (model, counters) = (model.clone(), counters.clone());
                 start(move |ready| {
-                    run(&ready, generate::Worker::new(&model, settings, requests, counters), |worker| worker.run());
+                    run(
+                        &ready,
+                        generate::Worker::new(&model, settings, requests, counters),
+                        |worker| worker.run(),
+                    );
                 })?;
                 (Queue::Generate(sender), settings.slots)
             }
@@ -85,7 +89,11 @@ impl LlamaEngine {
                 let (sender, requests) = mpsc::channel(places);
                 let model = model.clone();
                 start(move |ready| {
-                    run(&ready, embed::Worker::new(&model, settings.threads, requests), |worker| worker.run());
+                    run(
+                        &ready,
+                        embed::Worker::new(&model, settings.threads, requests),
+                        |worker| worker.run(),
+                    );
                 })?;
                 (Queue::Embed(sender), 1)
             }
@@ -177,7 +185,8 @@ fn prepare(model: &Model, queue: Queue, job: Job) -> Result<Box<dyn Prepared>, E
     match (job, queue) {
         (Job::Chat { messages, generation }, Queue::Generate(queue)) => {
             let template = model.template();
-            let template = template.ok_or_else(|| Error::bad("model", "this model continues texts, it does not chat"))?;
+            let template =
+                template.ok_or_else(|| Error::bad("model", "this model continues texts, it does not chat"))?;
             model.check_bytes(messages.iter().map(|message| message.content.len()).sum())?;
             let prompt = model.tokenize_parts(&template.render(&messages)?);
             prepare_generation(model, queue, prompt, generation, "messages")

@@ -71,7 +71,10 @@ impl Model {
         if llama.meta_val_str(SPLIT_COUNT).is_ok_and(|count| count.trim() != "1") {
             return Err(Error::Model("files in several parts are not supported".to_owned()));
         }
-        if llama.meta_val_str(TOKENIZER).is_ok_and(|kind| matches!(kind.trim(), "" | "none" | "no_vocab")) {
+        if llama
+            .meta_val_str(TOKENIZER)
+            .is_ok_and(|kind| matches!(kind.trim(), "" | "none" | "no_vocab"))
+        {
             return Err(Error::Model("it has no vocabulary".to_owned()));
         }
         let limit = limit(manifest, llama.n_ctx_train(), options)?;

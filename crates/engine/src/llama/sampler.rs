@@ -114,7 +114,10 @@ fn order(one: &Candidate, other: &Candidate) -> Ordering {
 }
 
 fn highest(candidates: &[Candidate]) -> f64 {
-    candidates.iter().map(|one| one.scaled).fold(f64::NEG_INFINITY, f64::max)
+    candidates
+        .iter()
+        .map(|one| one.scaled)
+        .fold(f64::NEG_INFINITY, f64::max)
 }
 
 /// Keeps the `count` likeliest.
@@ -199,7 +202,10 @@ mod tests {
     fn shares(settings: &Generation, logits: &[f32], draws: u64) -> Vec<f64> {
         let mut counts = vec![0.0; logits.len()];
         for seed in 0..draws {
-            let settings = Generation { seed, ..settings.clone() };
+            let settings = Generation {
+                seed,
+                ..settings.clone()
+            };
             let chosen = Sampler::new(settings).choose(logits).unwrap();
             counts[usize::try_from(chosen).unwrap()] += 1.0 / draws as f64;
         }
@@ -215,7 +221,11 @@ mod tests {
 
     #[test]
     fn numbers_that_are_not_finite_are_refused() {
-        for logits in [[0.0, f32::NAN], [f32::INFINITY, 0.0], [f32::NEG_INFINITY, f32::NEG_INFINITY]] {
+        for logits in [
+            [0.0, f32::NAN],
+            [f32::INFINITY, 0.0],
+            [f32::NEG_INFINITY, f32::NEG_INFINITY],
+        ] {
             for temperature in [0.0, 1.0] {
                 let mut sampler = Sampler::new(generation(|g| g.temperature = temperature));
                 assert_eq!(sampler.choose(&logits), Err(NotFinite), "{logits:?} at {temperature}");

@@ -142,7 +142,11 @@ impl Sequence {
         let text = added.text;
         self.send(Ok(Piece::Output(Output::Tokens { text, ids })));
         if added.stopped || last {
-            let reason = if added.stopped { FinishReason::Stop } else { FinishReason::Length };
+            let reason = if added.stopped {
+                FinishReason::Stop
+            } else {
+                FinishReason::Length
+            };
             self.send(Ok(Piece::Finished(reason)));
             return Turn::Ended;
         }

@@ -167,7 +167,10 @@ impl<'a> Fields<'a> {
             // Groups are not used by ONNX.
             _ => return Err(Malformed::Protobuf),
         };
-        Ok(Some(Field { number: tag >> 3, value }))
+        Ok(Some(Field {
+            number: tag >> 3,
+            value,
+        }))
     }
 
     fn take(&mut self, length: u64) -> Result<&'a [u8], Malformed> {

@@ -22,10 +22,7 @@ use rialto_protocol::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-use crate::{
-    Answer, Engine, EngineInfo, Error, LoadOptions, Piece, Prepared, artifact,
-    artifact::VerifiedContent,
-};
+use crate::{Answer, Engine, EngineInfo, Error, LoadOptions, Piece, Prepared, artifact, artifact::VerifiedContent};
 use signature::Signature;
 
 /// Files above this size get one session, because each session holds the weights again.
@@ -49,7 +46,9 @@ struct Pool {
 
 impl std::fmt::Debug for OnnxEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OnnxEngine").field("info", &self.info).finish_non_exhaustive()
+        f.debug_struct("OnnxEngine")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
     }
 }
 
@@ -105,7 +104,10 @@ impl Engine for OnnxEngine {
     async fn prepare(&self, job: Job) -> Result<Box<dyn Prepared>, Error> {
         job.check()?;
         let Job::Predict { inputs, outputs } = job else {
-            return Err(Error::bad("model", "this model takes tensors: use the inference protocol"));
+            return Err(Error::bad(
+                "model",
+                "this model takes tensors: use the inference protocol",
+            ));
         };
         let rows = self.signature.check(&inputs, self.pool.max_tensor_bytes)?;
         let outputs = self.signature.wanted(outputs)?;
@@ -203,10 +205,7 @@ impl Pool {
         let session = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut session = session.ok_or_else(stopped)?;
         let result = tensor::run(&mut session, inputs, outputs, options, self.max_tensor_bytes);
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(session);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
         drop(permit);
         result
     }

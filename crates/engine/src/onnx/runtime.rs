@@ -60,7 +60,11 @@ fn find(configured: Option<&Path>, variable: Option<&Path>, usual: &[PathBuf]) -
 
 /// Beside the program, and where the build's set-up puts it.
 fn beside_executable() -> Vec<PathBuf> {
-    let name = format!("{}onnxruntime{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    let name = format!(
+        "{}onnxruntime{}",
+        std::env::consts::DLL_PREFIX,
+        std::env::consts::DLL_SUFFIX
+    );
     let folder = std::env::current_exe()
         .ok()
         .and_then(|program| program.parent().map(Path::to_owned));

@@ -48,16 +48,24 @@ impl Signature {
             }
             check_tensor(spec, tensor)?;
         }
-        if let Some(missing) = self.inputs.iter().find(|spec| !inputs.iter().any(|one| one.name == spec.name)) {
+        if let Some(missing) = self
+            .inputs
+            .iter()
+            .find(|spec| !inputs.iter().any(|one| one.name == spec.name))
+        {
             return Err(Error::bad("inputs", format!("tensor `{}` is missing", missing.name)));
         }
         let rows = inputs.first().map_or(0, Tensor::rows);
         let batched = |tensor: &&Tensor| {
             let spec = self.inputs.iter().find(|spec| spec.name == tensor.name);
-            spec.and_then(|spec| spec.shape.first()).is_some_and(|extent| *extent < 0)
+            spec.and_then(|spec| spec.shape.first())
+                .is_some_and(|extent| *extent < 0)
         };
         if let Some(tensor) = inputs.iter().filter(batched).find(|tensor| tensor.rows() != rows) {
-            return Err(bad(tensor, &format!("has {} rows, the first tensor {rows}", tensor.rows())));
+            return Err(bad(
+                tensor,
+                &format!("has {} rows, the first tensor {rows}", tensor.rows()),
+            ));
         }
         self.check_output_bytes(rows, max_output_bytes)?;
         Ok(rows)
@@ -71,7 +79,10 @@ impl Signature {
         for (index, name) in outputs.iter().enumerate() {
             if !self.outputs.iter().any(|spec| spec.name == *name) {
                 let known = names(&self.outputs);
-                return Err(Error::bad("outputs", format!("no output `{name}`: the model has {known}")));
+                return Err(Error::bad(
+                    "outputs",
+                    format!("no output `{name}`: the model has {known}"),
+                ));
             }
             if outputs.iter().take(index).any(|other| other == name) {
                 return Err(Error::bad("outputs", format!("output `{name}` is named twice")));
@@ -124,7 +135,9 @@ fn compare(kind: &str, declared: &[TensorSpec], found: &[Outlet]) -> Result<(), 
             return Err(differs("is in the manifest and not in the model".to_owned()));
         };
         let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
-            return Err(differs("is no tensor; export scikit-learn models with zipmap=False".to_owned()));
+            return Err(differs(
+                "is no tensor; export scikit-learn models with zipmap=False".to_owned(),
+            ));
         };
         if datatype(*ty) != Some(spec.datatype) {
             return Err(differs(format!("is {ty:?}, the manifest says {:?}", spec.datatype)));
@@ -134,7 +147,10 @@ fn compare(kind: &str, declared: &[TensorSpec], found: &[Outlet]) -> Result<(), 
         let agrees = shape.is_empty() || (shape.len() == spec.shape.len() && shape.iter().zip(&spec.shape).all(fits));
         if !agrees {
             let found = shape.to_vec();
-            return Err(differs(format!("has the shape {found:?}, the manifest says {:?}", spec.shape)));
+            return Err(differs(format!(
+                "has the shape {found:?}, the manifest says {:?}",
+                spec.shape
+            )));
         }
     }
     Ok(())

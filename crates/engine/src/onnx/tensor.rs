@@ -78,7 +78,9 @@ fn strings(tensor: &Tensor) -> Result<Vec<String>, Error> {
     let mut strings = Vec::new();
     while let Some((length, tail)) = rest.split_first_chunk::<4>() {
         let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
-        let (bytes, tail) = tail.split_at_checked(length).ok_or_else(|| bad("a string is cut short"))?;
+        let (bytes, tail) = tail
+            .split_at_checked(length)
+            .ok_or_else(|| bad("a string is cut short"))?;
         let text = std::str::from_utf8(bytes).map_err(|_| bad("a string is not UTF-8"))?;
         if text.contains('\0') {
             return Err(bad("a string contains a NUL"));

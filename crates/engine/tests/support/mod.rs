@@ -1,5 +1,12 @@
 //! The shipped models, and reading answers.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use std::path::{Path, PathBuf};
 
 use rialto_engine::{Answer, Engine, Error, LoadOptions, Piece};
@@ -25,7 +32,10 @@ pub(crate) fn manifest(folder: &Path, file: &str) -> Manifest {
 pub(crate) fn options() -> LoadOptions {
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/onnxruntime/libonnxruntime.so");
     let named = std::env::var_os("ORT_DYLIB_PATH").is_some();
-    assert!(named || fetched.is_file(), "ONNX Runtime is missing: script/setup fetches it");
+    assert!(
+        named || fetched.is_file(),
+        "ONNX Runtime is missing: script/setup fetches it"
+    );
     LoadOptions {
         onnxruntime: (!named).then_some(fetched),
         ..LoadOptions::default()
