@@ -5,10 +5,14 @@ use std::{
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use fs4::FileExt;
+
+/// How long the last process of a role may take to end.
+pub(crate) const LAST_PROCESS: Duration = Duration::from_secs(20);
 
 /// The data directory. Each role has a folder in it.
 #[derive(Debug, Clone)]
@@ -67,6 +71,17 @@ impl DataDir {
             );
         }
         Ok(Lock { _file: file })
+    }
+
+    /// Takes the lock of a role whose last process may still be ending: its supervisor was killed a moment ago.
+    pub(crate) async fn lock_after(&self, role: &str, supervised: bool) -> Result<Lock> {
+        let until = tokio::time::Instant::now() + if supervised { LAST_PROCESS } else { Duration::ZERO };
+        loop {
+            match self.lock(role) {
+                Err(_) if tokio::time::Instant::now() < until => tokio::time::sleep(Duration::from_millis(100)).await,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// The text of a file in it; `None` when there is none.

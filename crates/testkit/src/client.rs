@@ -30,6 +30,8 @@ pub struct Streamed {
 impl Client {
     /// A client of the gateway at `base_url`, which ends in `/v1`.
     pub fn new(base_url: &str, api_key: &str) -> Self {
+        // An error says that another test of this process installed it.
+        drop(rustls::crypto::ring::default_provider().install_default());
         let http = reqwest::Client::builder().no_proxy().build().unwrap_or_default();
         Self {
             http,

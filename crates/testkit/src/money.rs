@@ -64,7 +64,7 @@ impl Books {
 
     /// What was paid out of all channels so far.
     pub fn redeemed(&self) -> MicroDollars {
-        let sum = self.channels.values().map(|one| one.redeemed.get()).sum();
+        let sum: u128 = self.channels.values().map(|one| one.redeemed.get()).sum();
         MicroDollars::try_from(sum).unwrap_or(MicroDollars::MAX)
     }
 }

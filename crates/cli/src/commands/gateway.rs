@@ -28,7 +28,7 @@ const NODE_ADDRESS: &str = "gateway/node-listen";
 
 /// Serves until it is stopped.
 pub(crate) async fn run(settings: &Settings, options: &args::Gateway) -> Result<()> {
-    let _lock = settings.dir.lock("gateway")?;
+    let _lock = settings.dir.lock_after("gateway", options.place.supervised).await?;
     let market = Market::find(settings, &options.place)?;
     market.remember(settings)?;
     let owner = keys::account(&settings.dir, "gateway/owner.json")?;

@@ -40,7 +40,7 @@ pub(crate) const STORE: &str = "provider/provider.sqlite";
 
 /// Sells until it is stopped.
 pub(crate) async fn run(settings: &Settings, options: &args::Provide) -> Result<()> {
-    let _lock = settings.dir.lock("provider")?;
+    let _lock = settings.dir.lock_after("provider", options.place.supervised).await?;
     let market = Market::find(settings, &options.place)?;
     market.remember(settings)?;
     let key = keys::account(&settings.dir, "provider/account.json")?;
