@@ -1,4 +1,9 @@
-//! A node: one endpoint that dials peers by key and is dialled by its own.
+//! A node: it dials peers by key and is dialled by its own.
+//!
+//! It has two endpoints. iroh keeps the path to a peer for as long as any connection with it lives; a peer that was killed
+//! and came back at another address, and announced itself here before its old connections had timed out, could not be
+//! dialled any more by the endpoint that it called. So an endpoint of its own dials. That one's key is new at each start:
+//! providers know a buyer by its channel, and need not know more.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -52,10 +57,11 @@ impl std::fmt::Debug for NodeConfig {
     }
 }
 
-/// A running node. Clones share one endpoint.
+/// A running node. Clones share its endpoints.
 #[derive(Debug, Clone)]
 pub struct Node {
     endpoint: Endpoint,
+    dialer: Endpoint,
     connections: Arc<Connections>,
     calls: Arc<Mutex<mpsc::Receiver<Incoming>>>,
 }
@@ -63,36 +69,21 @@ pub struct Node {
 impl Node {
     /// Opens the socket and begins to accept.
     pub async fn bind(config: NodeConfig) -> Result<Self, Error> {
-        let relay = match &config.relay {
-            None => RelayMode::Disabled,
-            Some(url) => RelayMode::custom([url.parse::<RelayUrl>().map_err(|_| Error::BadPeer("the relay's URL"))?]),
-        };
-        let portmapper = if config.relay.is_some() {
-            PortmapperConfig::default()
-        } else {
-            PortmapperConfig::Disabled
-        };
-        let bind_error = |reason: String| Error::Bind {
-            address: config.listen,
-            reason,
-        };
-        let endpoint = Endpoint::builder(presets::Minimal)
-            .secret_key(SecretKey::from_bytes(&config.secret))
-            .alpns(vec![TRADE_ALPN.to_vec(), OFFERS_ALPN.to_vec()])
-            .relay_mode(relay)
-            .portmapper_config(portmapper)
-            .clear_address_lookup()
-            .transport_config(transport())
-            .clear_ip_transports()
-            .bind_addr(config.listen)
-            .map_err(|error| bind_error(error.to_string()))?
-            .bind()
-            .await
-            .map_err(|error| bind_error(error.to_string()))?;
+        let secret = SecretKey::from_bytes(&config.secret);
+        let endpoint = bind(
+            &config,
+            config.listen,
+            secret,
+            vec![TRADE_ALPN.to_vec(), OFFERS_ALPN.to_vec()],
+        )
+        .await?;
+        let outgoing = SocketAddr::new(config.listen.ip(), 0);
+        let dialer = bind(&config, outgoing, SecretKey::generate(), Vec::new()).await?;
         let (sender, receiver) = mpsc::channel(256);
         tokio::spawn(accept_connections(endpoint.clone(), sender));
         Ok(Self {
             endpoint,
+            dialer,
             connections: Arc::default(),
             calls: Arc::new(Mutex::new(receiver)),
         })
@@ -123,14 +114,14 @@ impl Node {
 
     /// Opens a trade with a peer on a stream of its own.
     pub async fn trade(&self, to: &Peer) -> Result<Trade<BuyerFrame, SellerFrame>, Error> {
-        let (send, recv) = self.connections.open(&self.endpoint, to, TRADE_ALPN).await?;
+        let (send, recv) = self.connections.open(&self.dialer, to, TRADE_ALPN).await?;
         Ok(Trade::new(send, recv))
     }
 
     /// Announces offers to a peer, or asks for those it knows.
     pub async fn offers(&self, to: &Peer, request: &OffersRequest) -> Result<OffersResponse, Error> {
         let call = async {
-            let (send, recv) = self.connections.open(&self.endpoint, to, OFFERS_ALPN).await?;
+            let (send, recv) = self.connections.open(&self.dialer, to, OFFERS_ALPN).await?;
             let (mut sender, mut receiver) = (
                 FrameSender::<OffersRequest>::new(send),
                 FrameReceiver::<OffersResponse>::new(recv),
@@ -152,8 +143,43 @@ impl Node {
 
     /// Closes all connections and the socket.
     pub async fn close(&self) {
-        self.endpoint.close().await;
+        tokio::join!(self.endpoint.close(), self.dialer.close());
     }
+}
+
+/// Opens one endpoint.
+async fn bind(
+    config: &NodeConfig,
+    listen: SocketAddr,
+    secret: SecretKey,
+    alpns: Vec<Vec<u8>>,
+) -> Result<Endpoint, Error> {
+    let relay = match &config.relay {
+        None => RelayMode::Disabled,
+        Some(url) => RelayMode::custom([url.parse::<RelayUrl>().map_err(|_| Error::BadPeer("the relay's URL"))?]),
+    };
+    let portmapper = if config.relay.is_some() {
+        PortmapperConfig::default()
+    } else {
+        PortmapperConfig::Disabled
+    };
+    let bind_error = |reason: String| Error::Bind {
+        address: listen,
+        reason,
+    };
+    Endpoint::builder(presets::Minimal)
+        .secret_key(secret)
+        .alpns(alpns)
+        .relay_mode(relay)
+        .portmapper_config(portmapper)
+        .clear_address_lookup()
+        .transport_config(transport())
+        .clear_ip_transports()
+        .bind_addr(listen)
+        .map_err(|error| bind_error(error.to_string()))?
+        .bind()
+        .await
+        .map_err(|error| bind_error(error.to_string()))
 }
 
 fn transport() -> QuicTransportConfig {

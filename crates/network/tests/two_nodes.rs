@@ -63,10 +63,10 @@ async fn many_trades_share_a_connection() {
 #[tokio::test]
 async fn offers_are_asked_for_and_answered() {
     let (buyer, seller) = (node(3).await, node(4).await);
-    let (peer, key) = (seller.peer(), buyer.key());
+    let peer = seller.peer();
     tokio::spawn(async move {
-        while let Some(Incoming::Offers(from, call)) = seller.accept().await {
-            assert_eq!((from, call.request()), (key, &OffersRequest::Browse));
+        while let Some(Incoming::Offers(_, call)) = seller.accept().await {
+            assert_eq!(call.request(), &OffersRequest::Browse);
             call.answer(&OffersResponse::Book(Vec::new())).await.unwrap();
         }
     });
@@ -106,4 +106,45 @@ async fn a_peer_that_is_not_there_is_unreachable() {
     let mut peer = node(8).await.peer();
     peer.node = rialto_protocol::NodeKey([0xff; 32]);
     assert!(buyer.trade(&peer).await.is_err());
+}
+
+/// A node on a runtime of its own, which can be taken away without a word to anybody, as a power cut does.
+fn node_to_kill(secret: u8) -> (tokio::runtime::Runtime, Node) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let node = runtime.block_on(node(secret));
+    (runtime, node)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seller_that_was_killed_is_reached_at_its_new_address() {
+    let buyer = node(9).await;
+    let (meeting, announcer) = (buyer.peer(), buyer.clone());
+    tokio::spawn(async move {
+        while let Some(Incoming::Offers(_, call)) = announcer.accept().await {
+            call.answer(&OffersResponse::Book(Vec::new())).await.unwrap();
+        }
+    });
+    let (runtime, seller) = std::thread::spawn(|| node_to_kill(10)).join().unwrap();
+    seller.offers(&meeting, &OffersRequest::Browse).await.unwrap();
+    let (mut sender, mut receiver) = buyer.trade(&seller.peer()).await.unwrap().split();
+    sender.send(&BuyerFrame::Cancel).await.unwrap();
+    let held = seller.accept().await;
+    assert!(matches!(held, Some(Incoming::Trade(..))));
+    runtime.shutdown_background();
+    std::mem::forget((seller, held));
+
+    // The new one announces itself while the connection to the old one has not timed out yet.
+    let again = node(10).await;
+    again.offers(&meeting, &OffersRequest::Browse).await.unwrap();
+    assert!(
+        receiver.next().await.is_err(),
+        "the end of a killed peer goes unnoticed"
+    );
+    let (mut sender, _receiver) = buyer.trade(&again.peer()).await.unwrap().split();
+    sender.send(&BuyerFrame::Cancel).await.unwrap();
+    assert!(matches!(again.accept().await, Some(Incoming::Trade(..))));
 }

@@ -18,7 +18,8 @@ pub struct ChannelParams {
     pub model: ModelId,
     /// The stablecoin.
     pub token: Address,
-    /// Tells apart channels with the same parties and model; at most 96 bits count.
+    /// Tells apart channels with the same parties and model; at most 96 bits count. Text in JSON.
+    #[serde(with = "crate::number")]
     pub salt: u128,
 }
 

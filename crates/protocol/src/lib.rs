@@ -12,6 +12,7 @@ pub mod id;
 pub mod job;
 pub mod manifest;
 pub mod money;
+mod number;
 pub mod offer;
 pub mod output;
 pub mod price;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The largest amount a channel can hold: the contract keeps 96 bits.
 pub const MAX_MICRO: u128 = (1 << 96) - 1;
@@ -11,13 +11,25 @@ pub const MAX_MICRO: u128 = (1 << 96) - 1;
 const NANO_PER_MICRO: u128 = 1_000;
 
 /// An amount of stablecoin as the chain counts it: millionths of a dollar, at most 96 bits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(try_from = "u128", into = "u128")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MicroDollars(u128);
+
+impl Serialize for MicroDollars {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        crate::number::serialize(&self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for MicroDollars {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::try_from(crate::number::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
 
 /// An amount before rounding: billionths of a dollar. Prices and costs are counted so.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-pub struct NanoDollars(pub u128);
+#[serde(transparent)]
+pub struct NanoDollars(#[serde(with = "crate::number")] pub u128);
 
 /// An amount that does not fit the 96 bits that the contract keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -5,6 +5,7 @@ use axum::{
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
+use futures::StreamExt as _;
 use tokio::time::timeout;
 
 use crate::{Config, Error, config::ms};
@@ -16,6 +17,7 @@ pub(crate) async fn read(config: &Config, headers: &HeaderMap, body: Body) -> Re
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit)) {
+        drain(config, body).await;
         return Err(Error::TooLarge { limit });
     }
     let received = timeout(ms(config.timeouts.body_ms), to_bytes(body, limit)).await;
@@ -29,4 +31,21 @@ pub(crate) async fn read(config: &Config, headers: &HeaderMap, body: Body) -> Re
             Error::BodyMissing
         }
     })
+}
+
+/// Reads and forgets a body that is too long, within bounds: many clients read no answer before they have sent
+/// everything, and would see a broken connection instead of the error.
+async fn drain(config: &Config, body: Body) {
+    let mut left = config.max_body_bytes.saturating_mul(4);
+    let mut pieces = body.into_data_stream();
+    let read = async {
+        while let Some(Ok(piece)) = pieces.next().await {
+            left = left.saturating_sub(piece.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // A client that is slower than this sees the connection break off.
+    drop(timeout(ms(config.timeouts.body_ms), read).await);
 }
