@@ -1,5 +1,7 @@
 //! Two nodes over real sockets on this machine.
 
+#![expect(clippy::unwrap_used, reason = "a failed step of a test ends it")]
+
 use std::time::Duration;
 
 use rialto_network::{Incoming, Node, NodeConfig};

@@ -45,10 +45,15 @@ impl Lines {
 
     /// The latest line that `wanted` finds something in; waits for it.
     pub(crate) fn wait<T>(&self, patience: Duration, wanted: impl Fn(&Value) -> Option<T>) -> Result<T> {
+        self.wait_in(patience, |values| values.iter().rev().find_map(&wanted))
+    }
+
+    /// Waits until `wanted` finds something in all lines so far.
+    pub(crate) fn wait_in<T>(&self, patience: Duration, wanted: impl Fn(&[Value]) -> Option<T>) -> Result<T> {
         let until = Instant::now() + patience;
         let mut state = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(found) = state.values.iter().rev().find_map(&wanted) {
+            if let Some(found) = wanted(&state.values) {
                 return Ok(found);
             }
             let left = until.saturating_duration_since(Instant::now());

@@ -59,20 +59,13 @@ impl Up {
 
     /// The process of a part: `chain`, `gateway` or `provider`. The latest one, if it was started again.
     pub fn pid_of(&self, part: &str) -> Result<u32> {
-        self.lines.wait(PATIENCE, |value| {
-            let named = value.get("part").and_then(Value::as_str) == Some(part);
-            let pid = value.get("pid").and_then(Value::as_u64)?;
-            named.then(|| u32::try_from(pid).ok()).flatten()
-        })
+        self.lines.wait_in(PATIENCE, |said| latest_pid(said, part))
     }
 
     /// The process of a part once it is another one than `before`.
     pub fn pid_after(&self, part: &str, before: u32) -> Result<u32> {
-        self.lines.wait(PATIENCE, |value| {
-            let named = value.get("part").and_then(Value::as_str) == Some(part);
-            let pid = u32::try_from(value.get("pid").and_then(Value::as_u64)?).ok()?;
-            (named && pid != before).then_some(pid)
-        })
+        self.lines
+            .wait_in(PATIENCE, |said| latest_pid(said, part).filter(|pid| *pid != before))
     }
 
     /// Kills a part as a power cut does and waits until it was started again.
@@ -185,6 +178,13 @@ impl Drop for Joined {
     fn drop(&mut self) {
         drop(self.kill());
     }
+}
+
+/// The process that a part ran in when it last said so.
+fn latest_pid(said: &[Value], part: &str) -> Option<u32> {
+    let named = |value: &&Value| value.get("part").and_then(Value::as_str) == Some(part);
+    let pid = said.iter().rev().find(named)?.get("pid").and_then(Value::as_u64)?;
+    u32::try_from(pid).ok()
 }
 
 fn spawn(data_dir: &Path, arguments: &[&str], name: &str) -> Result<(Child, Lines)> {

@@ -141,10 +141,10 @@ fn write_ticket(settings: &Settings, record: &Record, rpc_url: &str, meeting: Ve
 async fn api_key(settings: &Settings) -> Result<String> {
     settings.dir.folder("gateway")?;
     let store = Store::open(&settings.dir.path(super::gateway::STORE)).await?;
-    if let Some(key) = settings.dir.read(super::gateway::API_KEY)? {
-        if store.find_key(key.trim()).await?.is_some() {
-            return Ok(key.trim().to_owned());
-        }
+    if let Some(key) = settings.dir.read(super::gateway::API_KEY)?
+        && store.find_key(key.trim()).await?.is_some()
+    {
+        return Ok(key.trim().to_owned());
     }
     let key = store.create_key("owner", None).await?;
     store.close().await;
