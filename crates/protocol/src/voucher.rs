@@ -75,11 +75,15 @@ impl VoucherVerifier {
 
     /// Verifies the signature alone; totals are the account's business.
     pub fn verify(&mut self, signed: &SignedVoucher) -> Result<(), SignatureError> {
-        let digest = signed.voucher.digest(&self.domain);
+        self.verify_digest(&signed.voucher.digest(&self.domain), &signed.signature)
+    }
+
+    /// Verifies that the session key signed this digest.
+    pub fn verify_digest(&mut self, digest: &Digest, signature: &Signature) -> Result<(), SignatureError> {
         if let Some(key) = &self.key {
-            return key.verify(&digest, &signed.signature);
+            return key.verify(digest, signature);
         }
-        let key = signed.signature.recover(&digest)?;
+        let key = signature.recover(digest)?;
         if key.address() != self.signer {
             return Err(SignatureError::WrongSigner);
         }
@@ -91,6 +95,7 @@ impl VoucherVerifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::proof_digest;
 
     #[test]
     fn a_verifier_accepts_the_session_key_alone() {
@@ -119,5 +124,23 @@ mod tests {
         );
         let elsewhere = Domain { chain_id: 1, ..domain };
         assert!(verifier.verify(&voucher.sign(&elsewhere, &key)).is_err());
+    }
+
+    #[test]
+    fn a_proof_holds_for_its_own_channel_and_request_alone() {
+        let domain = Domain {
+            chain_id: 31_337,
+            escrow: Address([3; 20]),
+        };
+        let key = SigningKey::from_bytes(&[1; 32]).unwrap();
+        let digest = |channel, request| proof_digest(&domain, ChannelId([channel; 32]), Digest([request; 32]));
+        let proof = key.sign(&digest(5, 6));
+        // Whether or not the key is known yet.
+        let mut verifier = VoucherVerifier::new(domain, key.address());
+        for _ in 0..2 {
+            assert!(verifier.verify_digest(&digest(4, 6), &proof).is_err());
+            assert!(verifier.verify_digest(&digest(5, 7), &proof).is_err());
+            verifier.verify_digest(&digest(5, 6), &proof).unwrap();
+        }
     }
 }

@@ -7,8 +7,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ChannelParams, MicroDollars, Price, RequestId, SignedReceipt, SignedVoucher,
+    ChannelId, ChannelParams, Digest, Domain, MicroDollars, Price, RequestId, Signature, SignedReceipt, SignedVoucher,
     account::Statement,
+    hash::{Words, keccak256},
     job::Job,
     offer::Announcement,
     output::{FinishReason, Output},
@@ -58,6 +59,22 @@ pub struct TradeRequest {
     pub statement: Statement,
     /// Pays for the input, as the buyer estimates it, and the first chunk.
     pub voucher: SignedVoucher,
+    /// The session key's signature over this request ([`proof_digest`]): vouchers become public once they are redeemed,
+    /// so that holding one proves nothing.
+    pub proof: Signature,
+}
+
+const REQUEST_TYPE: &str = "TradeRequest(bytes32 channelId,bytes32 requestHash)";
+
+/// The digest that a channel's session key signs for a request; `request_hash` is [`Job::hash`] with the request's id, so
+/// that the signature holds for this id and this job alone.
+pub fn proof_digest(domain: &Domain, channel: ChannelId, request_hash: Digest) -> Digest {
+    let request = Words::new()
+        .right(&keccak256(&[REQUEST_TYPE.as_bytes()]))
+        .right(&channel.0)
+        .right(&request_hash.0)
+        .keccak();
+    domain.digest(&request)
 }
 
 /// From provider to buyer.
