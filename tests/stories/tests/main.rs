@@ -6,3 +6,4 @@ mod bill;
 mod kills;
 mod lives;
 mod sellers;
+mod silence;
