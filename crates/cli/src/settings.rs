@@ -88,6 +88,8 @@ pub(crate) struct GatewayFile {
 pub(crate) struct Settings {
     /// What was written.
     pub(crate) file: File,
+    /// Where it was written, if that was said.
+    pub(crate) config: Option<PathBuf>,
     /// The data directory.
     pub(crate) dir: DataDir,
     /// Whether to print JSON.
@@ -110,6 +112,7 @@ impl Settings {
         let root = std::path::absolute(&root).context("the data directory's path")?;
         Ok(Self {
             file,
+            config: arguments.config.clone().map(std::path::absolute).transpose()?,
             dir: DataDir::open(root)?,
             json: arguments.json,
         })

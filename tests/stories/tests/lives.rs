@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use rialto_testkit::{
     client::Client,
-    process::{Anvil, Up, cast, repository},
+    process::{Anvil, Up, cast, repository, rialto},
 };
 use serde_json::{Value, json};
 
@@ -181,5 +181,77 @@ async fn a_market_goes_on_after_a_restart() -> Result<()> {
     up.kill()?;
     let up = Up::on_devchain(&place)?;
     bill::settles(&up, true).await?;
+    up.ask(&["doctor"])?;
+    up.stop()?;
+
+    reset(&place)?;
+    let up = Up::on_devchain(&place)?;
+    ensure!(up.said("api_key")? != key, "a key outlived the reset");
+    up.stop()
+}
+
+fn reset(place: &std::path::Path) -> Result<()> {
+    let done = std::process::Command::new(rialto()?)
+        .args(["reset", "--yes", "--data-dir"])
+        .arg(place)
+        .status()?;
+    ensure!(done.success(), "the reset failed");
+    ensure!(
+        !place.join("chain").exists() && !place.join("market.json").exists(),
+        "something was left"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_channel_is_topped_up_closed_and_followed_by_another() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("config.toml");
+    // A tenth of a cent: two answers long.
+    std::fs::write(&config, "[gateway]\nchannel_deposit = \"0.001\"\n")?;
+    let config = config.to_str().context("a path")?;
+    let place = folder.path().join("market");
+    let up = Up::start(&place, &["--chain-listen", "127.0.0.1:0", "--config", config])?;
+    let client = up.client()?;
+    for _ in 0..4 {
+        let answer = client.continue_text(MODEL, "PROSPERO:\n", 120, |_| true).await?;
+        ensure!(answer.done, "{answer:?}");
+    }
+    let channels = up.ask(&["channel", "list"])?;
+    let row = channels.pointer("/0/channel").context("a channel")?;
+    let number = |name: &str| row.get(name).and_then(Value::as_u64).context("a number");
+    ensure!(
+        number("funded")? > 1_000 && number("signed")? > 1_000,
+        "it was never topped up: {row}"
+    );
+    let id = row.get("id").and_then(Value::as_str).context("an id")?;
+    let before = bill::settles(&up, true).await?;
+
+    up.ask(&["channel", "close", id])?;
+    let rpc_url = up.said("rpc_url")?;
+    cast(&["rpc", "--rpc-url", &rpc_url, "evm_increaseTime", "90000"])?;
+    cast(&["rpc", "--rpc-url", &rpc_url, "evm_mine"])?;
+    // The gateway may have been faster.
+    drop(up.ask(&["channel", "finalize", id]));
+    let chain = up.chain()?;
+    ensure!(chain.channel(id.parse()?).await?.closed, "the channel is still open");
+    ensure!(
+        bill::settles(&up, true).await? == before,
+        "the close changed what was paid"
+    );
+
+    let again = async {
+        while client.chat(MODEL, "Shall we begin anew?", 8).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), again)
+        .await
+        .context("no trade after the close")?;
+    let after = bill::settles(&up, true).await?;
+    ensure!(
+        after.len() == before.len() + 1,
+        "no other channel was opened: {after:?}"
+    );
     up.stop()
 }

@@ -25,6 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Supervisor {
     executable: PathBuf,
     data_dir: PathBuf,
+    config: Option<PathBuf>,
     logs: PathBuf,
     json: bool,
     parts: TaskTracker,
@@ -47,6 +48,7 @@ impl Supervisor {
         Ok(Self {
             executable: std::env::current_exe().context("this program's own path")?,
             data_dir: settings.dir.root().to_owned(),
+            config: settings.config.clone(),
             logs: settings.dir.folder("logs")?,
             json: settings.json,
             parts: TaskTracker::new(),
@@ -60,6 +62,9 @@ impl Supervisor {
         let mut all: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
         all.extend(["--supervised".into(), "--json".into(), "--data-dir".into()]);
         all.push(self.data_dir.to_string_lossy().into_owned());
+        if let Some(config) = &self.config {
+            all.extend(["--config".into(), config.to_string_lossy().into_owned()]);
+        }
         let log = self.logs.join(format!("{name}.log"));
         let spec = Spec {
             name: name.to_owned(),
