@@ -11,15 +11,17 @@ use std::{
 
 use rialto_protocol::{
     ChannelId, ChannelParams, Digest, Domain, MicroDollars, NanoDollars, Receipt, ReceiptStatus, Region, RequestId,
-    SignedReceipt, SignedVoucher, SigningKey, Usage,
+    Signature, SignedReceipt, SignedVoucher, SigningKey, Usage,
     account::{SellerAccount, Settlement, VoucherError},
     channel::ChannelState,
     claim::Claim,
     signature::SignatureError,
     voucher::VoucherVerifier,
+    wire::proof_digest,
 };
 
 use crate::{
+    Error,
     claim::Pending,
     clock,
     store::{Commit, OpenRequest, Store, StoredChannel, Write},
@@ -168,6 +170,22 @@ impl Channel {
     /// Verifies a voucher's signature; its total is checked when it is used.
     pub(crate) fn verify(&self, voucher: &SignedVoucher) -> Result<(), SignatureError> {
         self.lock().verifier.verify(voucher)
+    }
+
+    /// Verifies that the session key signed this very request: a voucher alone may have been read from the chain.
+    pub(crate) fn verify_proof(&self, request_hash: Digest, proof: &Signature) -> Result<(), SignatureError> {
+        let digest = proof_digest(&self.seller.domain, self.id, request_hash);
+        self.lock().verifier.verify_digest(&digest, proof)
+    }
+
+    /// Whether a request has its receipt. Certain for one that [`Self::begin`] let in: a request stays in use until its
+    /// receipt is on disk.
+    pub(crate) async fn has_settled(&self, request: &RequestId) -> Result<bool, Error> {
+        let lately = |signed: &SignedReceipt| signed.receipt.request == *request;
+        if self.lock().recent.iter().any(lately) {
+            return Ok(true);
+        }
+        self.store.has_receipt(&self.id, request).await
     }
 
     /// The total that a voucher must reach to cover a request up to this many units of output.

@@ -9,7 +9,8 @@ use std::time::Duration;
 use market::{Buyer, CHUNK, End, Market, PRICE, config, job, until, usd};
 use rialto_engine::SimulatedConfig;
 use rialto_protocol::{
-    ChannelId, ReceiptStatus, ReceiptsHead, SigningKey, Voucher,
+    ChannelId, ReceiptStatus, ReceiptsHead, RequestId, SigningKey, Usage, Voucher,
+    account::Interruption,
     output::FinishReason,
     wire::{BuyerFrame, RefusalCode, SellerFrame, TradeRequest},
 };
@@ -107,6 +108,58 @@ async fn vouchers_that_do_not_pay_are_refused_before_any_work() {
         2,
         "the channel is as good as before"
     );
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_voucher_read_from_the_chain_buys_nothing_and_settles_nothing() {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let (provider, peer) = market.sell(&market.store(), config()).await;
+    let mut buyer = market.buyer(1, FUNDED, peer).await;
+    buyer.whole(100).await.receipt();
+    let worked = market.engine.generated();
+
+    // The thief has all of the buyer's request, and its own job, proof and invented interruptions.
+    let thief = SigningKey::from_bytes(&[66; 32]).unwrap();
+    let mut stolen = buyer.request(job(10));
+    buyer.account.release(&stolen.id);
+    stolen.statement.interrupted = vec![Interruption {
+        request: RequestId([99; 32]),
+        usage: Usage { input: 1, output: 1 },
+    }];
+    let mut other_job = stolen.clone();
+    other_job.job = job(11);
+    assert_eq!(refused(&mut buyer, other_job).await, RefusalCode::BadVoucher);
+    let mut other_id = stolen.clone();
+    other_id.id = RequestId([98; 32]);
+    assert_eq!(refused(&mut buyer, other_id).await, RefusalCode::BadVoucher);
+    let mut other_key = stolen;
+    other_key.proof = buyer.proof(other_key.id, &other_key.job, &thief);
+    assert_eq!(refused(&mut buyer, other_key).await, RefusalCode::BadVoucher);
+
+    assert_eq!(market.engine.generated(), worked, "a thief was served");
+    let next = buyer.whole(10).await.receipt().receipt.sequence;
+    assert_eq!(next, 2, "a receipt was written for a thief");
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_request_is_served_once_however_often_it_is_sent() {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let (provider, peer) = market.sell(&market.store(), config()).await;
+    let mut buyer = market.buyer(1, FUNDED, peer).await;
+    let request = buyer.request(job(10));
+    let mut call = buyer.send(request.clone()).await;
+    buyer.read(&mut call, u64::MAX).await.unwrap().receipt();
+    assert_eq!(refused(&mut buyer, request.clone()).await, RefusalCode::BadRequest);
+    // By then its receipt is in the store alone.
+    for _ in 0..40 {
+        buyer.whole(1).await.receipt();
+    }
+    let worked = market.engine.generated();
+    assert_eq!(refused(&mut buyer, request).await, RefusalCode::BadRequest);
+    assert_eq!(market.engine.generated(), worked);
+    assert_eq!(buyer.whole(1).await.receipt().receipt.sequence, 42);
     provider.shutdown().await;
 }
 

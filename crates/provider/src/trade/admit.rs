@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rialto_engine::Prepared;
 use rialto_protocol::{
-    SignedReceipt, SignedVoucher,
+    Digest, RequestId, Signature, SignedReceipt, SignedVoucher,
     account::VoucherError,
     wire::{Refusal, RefusalCode, SellerFrame, TradeRequest},
 };
@@ -37,13 +37,12 @@ pub(crate) struct Admitted {
 pub(crate) async fn admit(room: &Room, request: TradeRequest, line: &mut Line) -> Result<Admitted, Stop> {
     let shelf = check(room, &request)?;
     let channel = room.channels.find(&request.channel).await?;
+    let request_hash = request.job.hash(request.id);
     verify(&channel, &request.voucher)?;
-    let live = channel
-        .begin(request.id)
-        .ok_or_else(|| Refusal::new(RefusalCode::BadRequest, "a request with this id is being worked on"))?;
+    prove(&channel, request_hash, &request.proof)?;
+    let live = begin(&channel, request.id).await?;
     let catch_up = reconcile(&channel, &room.store, &request.statement, &request.id).await?;
     let place = shelf.queue.enter().map_err(refusal::full)?;
-    let request_hash = request.job.hash(request.id);
     let prepared = shelf
         .listing
         .engine
@@ -108,6 +107,27 @@ pub(super) fn verify(channel: &Channel, voucher: &SignedVoucher) -> Result<(), R
     channel
         .verify(voucher)
         .map_err(|error| Refusal::new(RefusalCode::BadVoucher, error.to_string()))
+}
+
+/// Vouchers and channels are public once they are redeemed; only the session key can ask for work on them.
+fn prove(channel: &Channel, request_hash: Digest, proof: &Signature) -> Result<(), Refusal> {
+    channel.verify_proof(request_hash, proof).map_err(|_| {
+        let message = "the request is not signed by the channel's session key";
+        Refusal::new(RefusalCode::BadVoucher, message)
+    })
+}
+
+/// Takes a request for its own; each id is served once, however often it is sent.
+async fn begin(channel: &Arc<Channel>, request: RequestId) -> Result<Live, Refusal> {
+    let live = channel
+        .begin(request)
+        .ok_or_else(|| Refusal::new(RefusalCode::BadRequest, "a request with this id is being worked on"))?;
+    let settled = channel.has_settled(&request).await;
+    if settled.map_err(|error| refusal::internal(&error))? {
+        let message = "a request with this id was served already";
+        return Err(Refusal::new(RefusalCode::BadRequest, message));
+    }
+    Ok(live)
 }
 
 /// A request whose first part is to be paid.

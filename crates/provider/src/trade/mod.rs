@@ -100,8 +100,10 @@ async fn finish(room: &Room, admitted: Admitted, mut line: Line, arrived: Instan
         status: outcome.status,
         energy_millijoules: energy(shelf.listing.energy_millijoules, usage),
     });
+    let stored = commit.durable().await;
+    // Not before: from here on a request with the same id is told from a new one by its receipt in the store.
     drop(live);
-    if commit.durable().await.is_err() {
+    if stored.is_err() {
         // A receipt that is not stored must not be known to anybody: its number would be used again.
         line.hang_up();
         return;

@@ -15,13 +15,13 @@ use prometheus_client::registry::Registry;
 use rialto_engine::{SimulatedConfig, SimulatedEngine};
 use rialto_network::{FrameReceiver, FrameSender, Node, NodeConfig};
 use rialto_protocol::{
-    ChannelParams, Domain, MicroDollars, Price, RequestId, SignedReceipt, SignedVoucher, SigningKey, Usage,
+    ChannelParams, Domain, MicroDollars, Price, RequestId, Signature, SignedReceipt, SignedVoucher, SigningKey, Usage,
     account::{BuyerAccount, Observed},
     job::{Generation, Job},
     manifest::Manifest,
     output::{FinishReason, ResponseHasher},
     ticket::Peer,
-    wire::{BuyerFrame, Refusal, SellerFrame, TradeRequest},
+    wire::{BuyerFrame, Refusal, SellerFrame, TradeRequest, proof_digest},
 };
 use rialto_provider::{Config, Listing, Metrics, Parts, Provider, RedeemPolicy};
 use rialto_settlement::{Chain, DeployOptions, Wallet, deploy, fund_native};
@@ -335,8 +335,15 @@ impl Buyer {
             price: PRICE,
             statement: self.account.statement(),
             voucher: voucher.sign(&self.domain, &self.session),
+            proof: self.proof(id, &job, &self.session),
             job,
         }
+    }
+
+    /// A key's signature over a request.
+    pub(crate) fn proof(&self, id: RequestId, job: &Job, key: &SigningKey) -> Signature {
+        let channel = self.account.params().id();
+        key.sign(&proof_digest(&self.domain, channel, job.hash(id)))
     }
 
     /// Sends a request.
