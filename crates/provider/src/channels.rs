@@ -157,8 +157,8 @@ impl Channels {
     }
 }
 
-/// Whether new work may begin on a channel in this state.
-fn serving(state: &ChannelState) -> Result<(), Refusal> {
+/// Whether a channel in this state may be worked for: work that goes on past its close is never paid.
+pub(crate) fn serving(state: &ChannelState) -> Result<(), Refusal> {
     if !state.is_open() {
         return Err(unknown("the channel is not open on chain"));
     }

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use market::{End, Market, NEVER, PRICE, config, until, usd};
 use rialto_engine::SimulatedConfig;
-use rialto_protocol::{ReceiptStatus, Usage, wire::SellerFrame};
+use rialto_protocol::{
+    ReceiptStatus, Usage,
+    wire::{RefusalCode, SellerFrame},
+};
 use rialto_provider::{Config, RedeemPolicy, store::read::Reader};
 
 const FUNDED: u64 = 1_000_000;
@@ -133,7 +136,33 @@ async fn a_requested_close_is_answered_with_a_claim_at_once() {
     let earned = buyer.account.spent().round_up().unwrap();
     until("the claim", || async { market.redeemed(&params).await == earned }).await;
     let refusal = buyer.whole(10).await.refusal();
-    assert_eq!(refusal.code, rialto_protocol::wire::RefusalCode::UnknownChannel);
+    assert_eq!(refusal.code, RefusalCode::UnknownChannel);
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_close_that_is_requested_amid_an_answer_ends_it_and_what_arrived_is_paid() {
+    let market = Market::open(SimulatedConfig {
+        token_interval: Duration::from_millis(5),
+        ..SimulatedConfig::default()
+    })
+    .await;
+    let (provider, peer) = market.sell(&market.store(), config()).await;
+    let mut buyer = market.buyer(1, FUNDED, peer).await;
+    let params = market.params(1);
+    let mut call = buyer.ask(4_000).await;
+    assert!(buyer.read(&mut call, 20).await.is_none());
+    market.buyer.request_close(&params).await.unwrap();
+    let End::Finished { receipt, failure, .. } = buyer.read(&mut call, u64::MAX).await.unwrap() else {
+        panic!("refused");
+    };
+    assert_eq!(failure.unwrap().code, RefusalCode::UnknownChannel);
+    assert_eq!(receipt.receipt.status, ReceiptStatus::Cancelled);
+    assert_eq!(receipt.receipt.usage.output, call.received);
+    assert!(call.received < 4_000);
+    let earned = buyer.account.spent().round_up().unwrap();
+    assert!(earned > usd(0));
+    until("the claim", || async { market.redeemed(&params).await == earned }).await;
     provider.shutdown().await;
 }
 
@@ -161,7 +190,7 @@ async fn trades_go_on_while_the_chain_is_away_and_claims_wait() {
     let error = provider.redeem_now().await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
     let refusal = stranger.whole(10).await.refusal();
-    assert_eq!(refusal.code, rialto_protocol::wire::RefusalCode::UnknownChannel);
+    assert_eq!(refusal.code, RefusalCode::UnknownChannel);
     assert!(refusal.retry_after_ms.is_some());
     assert!(provider.stats().channels[0].unclaimed > usd(0));
     provider.shutdown().await;

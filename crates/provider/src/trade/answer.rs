@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     channel::Channel,
+    channels::serving,
     queue::{Place, Turn},
     refusal,
     room::Room,
@@ -161,9 +162,17 @@ impl<'a> Work<'a> {
                     Heard::Voucher(_) => {}
                     Heard::Cancel | Heard::Gone => return Err(End::cancelled()),
                 },
-                turn = &mut turn => return turn.ok_or_else(|| End::failed(refusal::stopping())),
+                turn = &mut turn => {
+                    let turn = turn.ok_or_else(|| End::failed(refusal::stopping()))?;
+                    return self.payable().map(|()| turn);
+                }
             }
         }
+    }
+
+    /// Ends the work once the channel closes: what was delivered is claimed while it still can be, and no more is begun.
+    fn payable(&self) -> Result<(), End> {
+        serving(&self.channel.state()).map_err(End::unpaid)
     }
 }
 
@@ -273,6 +282,7 @@ impl<'a> Run<'a> {
             Heard::Cancel | Heard::Gone => return Err(End::cancelled()),
             Heard::Voucher(voucher) => *voucher,
         };
+        self.work.payable()?;
         let Some(ask) = self.asked.filter(|_| self.paying.is_none()) else {
             // Nobody asked; the next ask says what is needed.
             return Ok(());
