@@ -154,6 +154,7 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10));
+        create(path).map_err(sqlx::Error::from)?;
         let mut connection = sqlx::ConnectOptions::connect(&options).await?;
         migrate::run(&mut connection).await?;
         let pool = SqlitePoolOptions::new()
@@ -192,6 +193,19 @@ impl Store {
         if writer.0.await.is_err() {
             tracing::error!("the store's writing task panicked");
         }
+    }
+}
+
+/// Creates the file when it is missing, for its owner alone; SQLite gives the files beside it the same mode. An existing
+/// file is not opened, because closing it again would drop the locks that SQLite holds on it.
+fn create(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -201,3 +201,22 @@ async fn a_reader_reads_while_the_provider_writes_and_writes_nothing() {
     assert_eq!((channels[0].receipts, channels[0].earned), (3, NanoDollars(15)));
     store.close(writer).await;
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_files_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("provider.db");
+    let (store, writer) = Store::open(&path).await.unwrap();
+    store.submit(vec![Write::Mark("a", 1)]).durable().await.unwrap();
+    let mut names = Vec::new();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let file = file.unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+        names.push(file.file_name());
+    }
+    assert!(names.len() >= 2, "no file beside the store: {names:?}");
+    store.close(writer).await;
+}
