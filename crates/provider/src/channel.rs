@@ -73,6 +73,8 @@ struct Ledger {
     live: BTreeSet<RequestId>,
     /// Requests that an earlier process was working on when it ended.
     orphans: BTreeMap<RequestId, OpenRequest>,
+    /// When this process took the channel over, and the orphans with it, in seconds since 1970.
+    restored: u64,
     recent: VecDeque<SignedReceipt>,
     /// When the first earning that is not redeemed was made, in seconds since 1970.
     unclaimed_since: Option<u64>,
@@ -123,6 +125,7 @@ impl Channel {
                 state: stored.state,
                 live: BTreeSet::new(),
                 orphans: stored.open.iter().map(|open| (open.request, *open)).collect(),
+                restored: clock::now(),
                 recent: stored.receipts.into_iter().skip(skip).collect(),
                 unclaimed_since,
                 refreshed: None,
@@ -233,7 +236,25 @@ impl Channel {
     /// Settles every request that an earlier process left open: billed is what the buyer had for certain, or more if
     /// the buyer says that more arrived, within what its vouchers covered. `declared` holds what the buyer says.
     pub(crate) fn settle_orphans(&self, declared: &BTreeMap<RequestId, Usage>) -> Vec<SignedReceipt> {
+        self.settle_all_orphans(&mut self.lock(), declared)
+    }
+
+    /// Settles the requests that an earlier process left open and that no buyer came back for within `patience`: at
+    /// what the buyer had for certain. The earning counts as old from the start, so that it is claimed at once.
+    pub(crate) fn settle_stale_orphans(&self, now: u64, patience: Duration) -> Vec<SignedReceipt> {
         let mut ledger = self.lock();
+        let since = ledger.restored;
+        if Duration::from_secs(now.saturating_sub(since)) < patience {
+            return Vec::new();
+        }
+        let settled = self.settle_all_orphans(&mut ledger, &BTreeMap::new());
+        if settled.iter().any(|signed| signed.receipt.cost > NanoDollars::ZERO) {
+            ledger.unclaimed_since = ledger.unclaimed_since.map(|first| first.min(since));
+        }
+        settled
+    }
+
+    fn settle_all_orphans(&self, ledger: &mut Ledger, declared: &BTreeMap<RequestId, Usage>) -> Vec<SignedReceipt> {
         let orphans = std::mem::take(&mut ledger.orphans);
         let mut writes = Vec::new();
         let mut settled = Vec::new();

@@ -275,3 +275,33 @@ async fn a_voucher_that_was_overtaken_still_lets_its_request_in() {
     assert!(matches!(low, Err(VoucherError::TooLow { .. })));
     world.store.close(world.writer).await;
 }
+
+#[tokio::test]
+async fn what_a_buyer_that_stays_away_had_for_certain_is_billed_and_claimed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("provider.db");
+    let mut world = World::new(&path).await;
+    world.cover(0, 4).await;
+    world.cover(0, 4).await;
+    world.store.close(world.writer).await;
+    let (store, writer) = open(&path).await;
+    let stored = store.channels().await.unwrap().remove(0);
+    let channel = Channel::restore(stored, store.clone(), seller());
+    let patience = Duration::from_secs(600);
+    let now = clock::now();
+    assert!(channel.settle_stale_orphans(now, patience).is_empty(), "too early");
+
+    let later = now + 1_000;
+    let settled = channel.settle_stale_orphans(later, patience);
+    assert_eq!(settled.len(), 1);
+    let receipt = settled[0].receipt;
+    assert_eq!((receipt.status, receipt.usage.output), (ReceiptStatus::Interrupted, 4));
+    let pending = channel.pending(later);
+    assert_eq!(pending.orphans, 0);
+    assert!(pending.unclaimed > MicroDollars::ZERO && pending.age >= patience);
+    assert!(channel.claim().is_some());
+    assert!(channel.settle_stale_orphans(later, patience).is_empty(), "billed twice");
+    store.flush().await.unwrap();
+    assert_eq!(store.receipts_after(&params().id(), 0, 9).await.unwrap(), settled);
+    store.close(writer).await;
+}

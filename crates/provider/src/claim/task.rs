@@ -24,6 +24,9 @@ use crate::{
 /// Longest pause after failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// A buyer of a request that a crash cut off has this long at the least to say what arrived, however often is claimed.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(600);
+
 /// What others ask of the claiming task.
 #[derive(Debug)]
 pub(crate) enum Order {
@@ -97,7 +100,15 @@ impl Claimer {
     /// One look: claims what is due. `forced` claims everything.
     async fn round(&self, forced: bool) -> Result<Vec<Redemption>, Error> {
         let now = clock::now();
-        let pending: Vec<_> = self.channels.all().iter().map(|channel| channel.pending(now)).collect();
+        let patience = self.policy.max_age.max(ORPHAN_PATIENCE);
+        let mut pending = Vec::new();
+        for channel in self.channels.all() {
+            let settled = channel.settle_stale_orphans(now, patience).len();
+            if settled > 0 {
+                info!(channel = %channel.id(), settled, "billed what a crash cut off and no buyer came back for");
+            }
+            pending.push(channel.pending(now));
+        }
         let due = due(&self.policy, &pending, forced);
         if due.is_empty() {
             return Ok(Vec::new());
