@@ -62,6 +62,8 @@ pub(crate) struct Channel {
     ledger: Mutex<Ledger>,
     /// Held while a buyer's statement is reconciled, so that two statements do not settle the same request twice.
     pub(crate) reconciling: tokio::sync::Mutex<()>,
+    /// Held from asking the chain about this channel until its answer is taken in, so that no older answer comes last.
+    pub(crate) refreshing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -133,6 +135,7 @@ impl Channel {
             store,
             seller,
             reconciling: tokio::sync::Mutex::new(()),
+            refreshing: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -309,11 +312,13 @@ impl Channel {
 
     /// Takes in the total that the chain says was redeemed, and stores it.
     pub(crate) fn note_redeemed(&self, total: MicroDollars) -> Commit {
+        let mut ledger = self.lock();
         let state = ChannelState {
             redeemed: total,
-            ..self.state()
+            ..ledger.state
         };
-        self.refresh(state)
+        ledger.take_in(state);
+        self.store.submit(vec![Write::State(self.id, ledger.state)])
     }
 
     /// Whether the chain may be asked again because a voucher is over more than the channel is known to hold.

@@ -130,8 +130,10 @@ impl Channels {
 
     /// Asks the chain about a known channel and takes its answer in.
     pub(crate) async fn refresh(&self, channel: &Channel) -> Result<(), Error> {
+        let order = channel.refreshing.lock().await;
         let state = self.chain.channel(channel.id()).await?;
         let commit = channel.refresh(state);
+        drop(order);
         if state.closed {
             info!(channel = %channel.id(), redeemed = %state.redeemed, "a channel was closed");
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
