@@ -7,7 +7,7 @@ use rialto_protocol::{
     NanoDollars, SignedVoucher, Usage, Voucher,
     output::Output,
     ticket::Peer,
-    wire::{BuyerFrame, Refusal, RefusalCode, SellerFrame, TradeRequest},
+    wire::{BuyerFrame, Refusal, RefusalCode, SellerFrame, TradeRequest, proof_digest},
 };
 use tokio::{
     sync::mpsc,
@@ -165,6 +165,8 @@ impl Conversation {
     }
 
     async fn send_request(&mut self, voucher: Voucher) -> Result<(), Trouble> {
+        let request_hash = self.deal.job.hash(self.deal.request);
+        let proof = proof_digest(&self.desk.ledger.domain, self.channel.id, request_hash);
         let request = TradeRequest {
             id: self.deal.request,
             channel: self.channel.params,
@@ -172,6 +174,7 @@ impl Conversation {
             job: self.deal.job.as_ref().clone(),
             statement: self.channel.account().statement(),
             voucher: self.sign(voucher),
+            proof: self.desk.ledger.session.sign(&proof),
         };
         let sent = self.sender.send(&BuyerFrame::Request(Box::new(request))).await;
         match sent {
