@@ -359,10 +359,11 @@ impl Conversation {
         if !self.accepted {
             return Err(self.cheated("it answered before it accepted").await);
         }
-        if let Err(unasked) = self.tally.take(&output) {
-            return Err(self.cheated(unasked.0).await);
+        match self.tally.take(&output) {
+            Ok(true) => self.tell(Event::Output(output)).await,
+            Ok(false) => {}
+            Err(unasked) => return Err(self.cheated(unasked.0).await),
         }
-        self.tell(Event::Output(output)).await;
         Ok(())
     }
 

@@ -6,8 +6,20 @@ use rialto_protocol::{
     output::{Output, ResponseHasher},
 };
 
-/// Counts and hashes what arrives, and refuses what was not asked for.
-#[derive(Debug)]
+/// Bytes of text that a token can stand for, with room for stop texts and for what was held back.
+const TEXT_PER_TOKEN: u64 = 1_024;
+/// Tokens by which text, and pieces with text alone, may be ahead of the tokens that came.
+const SLACK: u64 = 64;
+/// Pieces with nothing in them: an engine may end with one.
+const MAX_EMPTY: u64 = 16;
+/// Longest vector of a text.
+const MAX_VECTOR: usize = 65_536;
+/// Most values of all vectors of an answer: 64 MiB.
+const MAX_VALUES: usize = 16 << 20;
+
+/// Counts and hashes what arrives, and refuses what was not asked for. What it lets pass is bounded by what was asked for,
+/// because an answer that is not streamed is kept whole.
+#[derive(Debug, Clone)]
 pub(crate) struct Tally {
     hasher: ResponseHasher,
     /// Units of input that the provider counted; zero until it has.
@@ -17,6 +29,14 @@ pub(crate) struct Tally {
     max_output: u64,
     /// Vectors or tensors that may still come.
     pieces: usize,
+    /// Bytes of text.
+    text: u64,
+    /// Pieces with text and no token.
+    bare: u64,
+    /// Pieces with nothing.
+    empty: u64,
+    /// Values of all vectors.
+    values: usize,
     any: bool,
 }
 
@@ -37,6 +57,10 @@ impl Tally {
                 Job::Embedding { inputs } => inputs.len(),
                 Job::Predict { .. } => 1,
             },
+            text: 0,
+            bare: 0,
+            empty: 0,
+            values: 0,
             any: false,
         }
     }
@@ -50,31 +74,58 @@ impl Tally {
         Ok(())
     }
 
-    /// Notes a piece of the answer.
-    pub(crate) fn take(&mut self, output: &Output) -> Result<(), Unasked> {
+    /// Notes a piece of the answer. Returns whether there is anything in it to pass on.
+    pub(crate) fn take(&mut self, output: &Output) -> Result<bool, Unasked> {
+        let units = self.output.saturating_add(output.units());
         match output {
             Output::Tokens { ids, text } => {
                 if self.max_output == 0 {
                     return Err(Unasked("it sent tokens, and none were asked for"));
                 }
-                // Bounded by bytes too: text without tokens would be free for the provider and not for the client.
-                if text.len() > (ids.len() + 64).saturating_mul(1_024) {
-                    return Err(Unasked("it sent more text than its tokens can stand for"));
+                if units > self.max_output {
+                    return Err(Unasked("it sent more tokens than were asked for"));
+                }
+                self.take_text(text, ids.is_empty(), units)?;
+                if ids.is_empty() && text.is_empty() {
+                    return Ok(false);
                 }
             }
-            Output::Embedding { .. } | Output::Tensors(_) => {
-                self.pieces = self
-                    .pieces
-                    .checked_sub(1)
-                    .ok_or(Unasked("it sent more results than were asked for"))?;
+            Output::Embedding { vector, .. } => {
+                self.values = self.values.saturating_add(vector.len());
+                if vector.len() > MAX_VECTOR || self.values > MAX_VALUES {
+                    return Err(Unasked("it sent a longer vector than any model has"));
+                }
+                self.take_result()?;
             }
+            Output::Tensors(_) => self.take_result()?,
         }
-        self.output = self.output.saturating_add(output.units());
-        if self.output > self.max_output {
-            return Err(Unasked("it sent more tokens than were asked for"));
-        }
+        self.output = units;
         self.any = true;
         self.hasher.update(output);
+        Ok(true)
+    }
+
+    /// Bounds text by the tokens so far: text without tokens would be free for the provider and not for the client.
+    fn take_text(&mut self, text: &str, alone: bool, tokens: u64) -> Result<(), Unasked> {
+        let room = tokens.saturating_add(SLACK);
+        self.text = self.text.saturating_add(u64::try_from(text.len()).unwrap_or(u64::MAX));
+        if self.text > room.saturating_mul(TEXT_PER_TOKEN) {
+            return Err(Unasked("it sent more text than its tokens can stand for"));
+        }
+        if alone && text.is_empty() {
+            self.empty += 1;
+        } else if alone {
+            self.bare += 1;
+        }
+        if self.empty > MAX_EMPTY || self.bare > room {
+            return Err(Unasked("it sent pieces without tokens again and again"));
+        }
+        Ok(())
+    }
+
+    fn take_result(&mut self) -> Result<(), Unasked> {
+        let left = self.pieces.checked_sub(1);
+        self.pieces = left.ok_or(Unasked("it sent more results than were asked for"))?;
         Ok(())
     }
 
@@ -140,5 +191,64 @@ mod tests {
         assert!(tally.any());
         assert!(tally.take(&Output::Tensors(Vec::new())).is_err());
         assert!(Tally::new(&job, job.max_input()).take(&tokens(0)).is_err());
+    }
+
+    fn completion(max_tokens: u64) -> Tally {
+        let job = Job::Completion {
+            prompt: "to be".into(),
+            generation: Generation {
+                max_tokens,
+                ..Generation::default()
+            },
+        };
+        Tally::new(&job, job.max_input())
+    }
+
+    fn text(text: &str) -> Output {
+        Output::Tokens {
+            text: text.into(),
+            ids: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn text_that_no_token_stands_for_is_bounded_over_the_whole_answer() {
+        let mut tally = completion(100);
+        let half = "x".repeat(32 << 10);
+        assert_eq!(tally.take(&text(&half)), Ok(true));
+        assert_eq!(tally.take(&text(&half)), Ok(true));
+        assert!(tally.clone().take(&text("x")).is_err());
+        // A token makes room for its own text.
+        tally.take(&tokens(1)).unwrap();
+        tally.take(&text("x")).unwrap();
+        let mut tally = completion(100);
+        for _ in 0..64 {
+            tally.take(&text("x")).unwrap();
+        }
+        assert!(tally.take(&text("x")).is_err());
+    }
+
+    #[test]
+    fn a_few_empty_pieces_are_ignored_and_many_are_refused() {
+        let mut tally = completion(100);
+        for _ in 0..16 {
+            assert_eq!(tally.take(&text("")), Ok(false));
+        }
+        assert!(!tally.any());
+        assert!(tally.take(&text("")).is_err());
+    }
+
+    #[test]
+    fn a_vector_has_a_greatest_length() {
+        let job = Job::Embedding {
+            inputs: vec!["a".into(); 2],
+        };
+        let vector = |length| Output::Embedding {
+            index: 0,
+            vector: vec![0.5; length],
+        };
+        let mut tally = Tally::new(&job, job.max_input());
+        tally.take(&vector(65_536)).unwrap();
+        assert!(tally.take(&vector(65_537)).is_err());
     }
 }
