@@ -133,8 +133,7 @@ impl Ledger {
                 .set_channel(channel.id, ChannelStatus::Closing, state.closes_at)
                 .await?;
         } else if state.funded > channel.funded() {
-            channel.account().set_funded(state.funded);
-            self.store.set_funded(channel.id, state.funded).await?;
+            funding::note_funds(self, channel, state.funded).await?;
         }
         Ok(())
     }

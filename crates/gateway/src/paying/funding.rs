@@ -113,8 +113,7 @@ pub(super) async fn adopt(ledger: &Ledger, channel: &Channel) -> Result<bool, Er
     if !state.is_open() {
         return Ok(false);
     }
-    channel.account().set_funded(state.funded);
-    ledger.store.set_funded(channel.id, state.funded).await?;
+    note_funds(ledger, channel, state.funded).await?;
     ledger.store.set_channel(channel.id, ChannelStatus::Open, 0).await?;
     channel.set_status(ChannelStatus::Open);
     tracing::info!(channel = %channel.id, funded = %state.funded, "a channel of an earlier attempt is open");
@@ -123,9 +122,8 @@ pub(super) async fn adopt(ledger: &Ledger, channel: &Channel) -> Result<bool, Er
 
 /// Adds money to a channel so that `needed` is free in it.
 pub(super) async fn top_up(ledger: &Ledger, channel: &Channel, needed: NanoDollars) -> Result<(), Error> {
-    let free = channel
-        .free()
-        .ok_or_else(|| Error::Settlement("the channel is not open".into()))?;
+    let not_open = || Error::Settlement("the channel is not open".into());
+    channel.free().ok_or_else(not_open)?;
     // An earlier top-up whose outcome was not known may have arrived.
     let chain = ledger.wallet.chain();
     let state = chain
@@ -134,9 +132,10 @@ pub(super) async fn top_up(ledger: &Ledger, channel: &Channel, needed: NanoDolla
         .map_err(|error| explain(&error, MicroDollars::ZERO))?;
     if state.funded > channel.funded() {
         note_funds(ledger, channel, state.funded).await?;
-        if channel.free().is_some_and(|free| free >= needed) {
-            return Ok(());
-        }
+    }
+    let free = channel.free().ok_or_else(not_open)?;
+    if free >= needed {
+        return Ok(());
     }
     let least = needed
         .saturating_sub(free)
@@ -166,13 +165,18 @@ pub(super) async fn top_up(ledger: &Ledger, channel: &Channel, needed: NanoDolla
         .top_up(&channel.params, amount)
         .await
         .map_err(|error| explain(&error, amount))?;
-    let funded = channel.funded().checked_add(amount).unwrap_or(MicroDollars::MAX);
+    // Not added to the ledger's own number: whoever looked at the chain meanwhile may have counted this money already,
+    // and money that is not there must never be signed for.
+    let sure = state.funded.checked_add(amount).unwrap_or(MicroDollars::MAX);
+    let seen = chain.channel(channel.id).await;
+    let funded = seen.map_or(sure, |state| state.funded.max(sure));
     note_funds(ledger, channel, funded).await?;
     tracing::info!(channel = %channel.id, %amount, %funded, "channel topped up");
     Ok(())
 }
 
-async fn note_funds(ledger: &Ledger, channel: &Channel, funded: MicroDollars) -> Result<(), Error> {
+/// Notes what a channel holds: on disk first, so that nothing is signed on money that a crash would forget.
+pub(super) async fn note_funds(ledger: &Ledger, channel: &Channel, funded: MicroDollars) -> Result<(), Error> {
     ledger.store.set_funded(channel.id, funded).await?;
     channel.account().set_funded(funded);
     Ok(())
