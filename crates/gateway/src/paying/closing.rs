@@ -8,7 +8,7 @@ use rialto_settlement::Wallet;
 use super::{Channel, Ledger, funding};
 use crate::{
     Error, Store,
-    store::{ChannelStatus, now},
+    store::{ChannelRow, ChannelStatus, now},
 };
 
 /// For how long a channel whose transaction got no answer is looked for on chain.
@@ -50,33 +50,73 @@ pub async fn request_close(store: &Store, wallet: &Wallet, channel: ChannelId) -
 
 /// Finalises every requested close that is due; returns the channels that are closed now. Their remainders are in the
 /// escrow's free balance.
+///
+/// One channel that fails does not keep the others waiting; an error is returned only when none was closed.
 pub async fn finalise_due(store: &Store, wallet: &Wallet) -> Result<Vec<ChannelId>, Error> {
-    let settled = |error: rialto_settlement::Error| funding::explain(&error, MicroDollars::ZERO);
     let mut closed = Vec::new();
+    let mut failed = None;
     for row in store.live_channels().await? {
         if row.status != ChannelStatus::Closing {
             continue;
         }
-        let state = wallet.chain().channel(row.id).await.map_err(settled)?;
-        if !state.closed {
-            if state.closes_at == 0 || wallet.chain().block_time().await.map_err(settled)? < state.closes_at {
-                continue;
+        match finalise(store, wallet, &row).await {
+            Ok(true) => closed.push(row.id),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(channel = %row.id, %error, "a channel could not be closed");
+                let nobody_answers = matches!(error, Error::ChainUnreachable(_));
+                failed.get_or_insert(error);
+                if nobody_answers {
+                    break;
+                }
             }
-            wallet.finalize_close(&row.params).await.map_err(settled)?;
         }
-        store.set_channel(row.id, ChannelStatus::Closed, 0).await?;
-        store.void_requests(row.id).await?;
-        tracing::info!(channel = %row.id, returned = %state.remainder(), "channel closed");
-        closed.push(row.id);
     }
-    Ok(closed)
+    match failed {
+        Some(error) if closed.is_empty() => Err(error),
+        _ => Ok(closed),
+    }
+}
+
+/// Takes one close further: asks for it if the chain does not know of it, finalises it if that is due. Returns whether
+/// the channel is closed now.
+async fn finalise(store: &Store, wallet: &Wallet, row: &ChannelRow) -> Result<bool, Error> {
+    let settled = |error: rialto_settlement::Error| funding::explain(&error, MicroDollars::ZERO);
+    let state = wallet.chain().channel(row.id).await.map_err(settled)?;
+    if !state.closed {
+        if state.closes_at == 0 {
+            // The transaction that should have asked for it was lost.
+            wallet.request_close(&row.params).await.map_err(settled)?;
+            let state = wallet.chain().channel(row.id).await.map_err(settled)?;
+            store
+                .set_channel(row.id, ChannelStatus::Closing, state.closes_at)
+                .await?;
+            tracing::info!(channel = %row.id, closes_at = state.closes_at, "close requested again");
+            return Ok(false);
+        }
+        if wallet.chain().block_time().await.map_err(settled)? < state.closes_at {
+            return Ok(false);
+        }
+        wallet.finalize_close(&row.params).await.map_err(settled)?;
+    }
+    store.set_channel(row.id, ChannelStatus::Closed, 0).await?;
+    store.void_requests(row.id).await?;
+    tracing::info!(channel = %row.id, returned = %state.remainder(), "channel closed");
+    Ok(true)
 }
 
 impl Ledger {
     /// Looks after all channels once: adopts, closes, finalises, and notices what others did to them.
     pub(crate) async fn tend(self: &Arc<Self>) -> Result<(), Error> {
+        let mut failed = None;
         for channel in self.all() {
-            self.synchronise(&channel).await?;
+            if let Err(error) = self.synchronise(&channel).await {
+                if matches!(error, Error::ChainUnreachable(_)) {
+                    return Err(error);
+                }
+                tracing::warn!(channel = %channel.id, %error, "a channel could not be looked up");
+                failed.get_or_insert(error);
+            }
         }
         let now = now();
         for channel in self.all() {
@@ -84,14 +124,17 @@ impl Ledger {
             let unused =
                 status == ChannelStatus::Open && channel.idle(now) >= self.config.timeouts.idle_channel_seconds;
             let disputed = status == ChannelStatus::Disputed && channel.account().active() == 0;
-            if unused || disputed {
-                self.close(&channel).await?;
+            if (unused || disputed)
+                && let Err(error) = self.close(&channel).await
+            {
+                tracing::warn!(channel = %channel.id, %error, "a close could not be requested");
+                failed.get_or_insert(error);
             }
         }
         for id in finalise_due(&self.store, &self.wallet).await? {
             self.remove(id);
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Requests that a channel closes. Nothing is signed on it any more; requests under way end where they are paid to.
@@ -100,7 +143,11 @@ impl Ledger {
         channel.set_status(ChannelStatus::Closing);
         let asked = request_close(&self.store, &self.wallet, channel.id).await;
         if asked.is_err() {
-            channel.set_status(before);
+            // A transaction whose outcome is not known may still close the channel: then the store says so.
+            let row = self.store.channel(channel.id).await;
+            let noted = row.ok().flatten().map(|row| row.status);
+            let closing = noted.filter(|status| matches!(status, ChannelStatus::Closing | ChannelStatus::Closed));
+            channel.set_status(closing.unwrap_or(before));
         }
         asked
     }
