@@ -36,7 +36,8 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    fn new(desk: &Arc<Desk>, operation: &'static str) -> Result<Self, Error> {
+    /// Takes a place.
+    pub(super) fn new(desk: &Arc<Desk>, operation: &'static str) -> Result<Self, Error> {
         let place = Arc::clone(&desk.places)
             .try_acquire_owned()
             .map_err(|_| Error::Overloaded)?;
@@ -47,6 +48,10 @@ impl Presence {
             started: Instant::now(),
             _place: place,
         })
+    }
+
+    pub(super) fn operation(&self) -> &'static str {
+        self.operation
     }
 
     /// Counts the time to the first output.
@@ -173,20 +178,33 @@ where
             return failure(error).into_response();
         }
     };
-    let (idempotency, key) = (caller.idempotency, caller.key.id.clone());
-    let body_hash = *blake3::hash(&bytes).as_bytes();
+    let Caller {
+        key,
+        idempotency,
+        presence,
+    } = caller;
+    let keyed = idempotency.map(|id| idempotent::Keyed {
+        id,
+        key: key.id.clone(),
+        body: *blake3::hash(&bytes).as_bytes(),
+    });
     let answer = {
         let desk = Arc::clone(&desk);
-        async move {
+        move |presence| async move {
+            let caller = Caller {
+                key,
+                idempotency,
+                presence,
+            };
             work(desk, caller, bytes).await.unwrap_or_else(|error| {
                 count(&error);
                 Reply::failure(&failure(error))
             })
         }
     };
-    match idempotency {
-        None => answer.await.into_response(),
-        Some(id) => match idempotent::run(desk, id, key, body_hash, answer).await {
+    match keyed {
+        None => answer(presence).await.into_response(),
+        Some(keyed) => match idempotent::run(desk, keyed, presence, answer).await {
             Ok(response) => response,
             Err(error) => failure(error).into_response(),
         },

@@ -102,9 +102,22 @@ impl Store {
         Ok(())
     }
 
-    /// Gives a claimed key back: nothing was bought under it.
-    pub(crate) async fn release_claim(&self, id: [u8; 32]) -> Result<(), Error> {
-        sqlx::query("DELETE FROM idempotency WHERE id = ? AND status IS NULL")
+    /// Gives a claimed key back, unless something that was sent under it may still be billed. Returns whether it did.
+    pub(crate) async fn release_claim(&self, id: [u8; 32]) -> Result<bool, Error> {
+        let done = sqlx::query(
+            "DELETE FROM idempotency WHERE id = ?1 AND status IS NULL AND NOT EXISTS
+             (SELECT 1 FROM requests WHERE idempotency = ?1 AND state IN ('open', 'interrupted'))",
+        )
+        .bind(id.to_vec())
+        .execute(&self.writer)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Takes a claimed key from this run of the gateway, which has no answer to keep for it: the next claim finds what an
+    /// earlier run left behind.
+    pub(crate) async fn lose_claim(&self, id: [u8; 32]) -> Result<(), Error> {
+        sqlx::query("UPDATE idempotency SET boot = zeroblob(16) WHERE id = ? AND status IS NULL")
             .bind(id.to_vec())
             .execute(&self.writer)
             .await?;
@@ -163,5 +176,36 @@ mod tests {
             store.claim([7; 32], "key", [1; 32], SECOND).await.unwrap(),
             Claim::Running
         );
+    }
+
+    #[tokio::test]
+    async fn a_lost_claim_is_told_only_if_something_was_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("gateway.db")).await.unwrap();
+        let claim = async || store.claim([7; 32], "key", [1; 32], FIRST).await.unwrap();
+        assert_eq!(claim().await, Claim::Fresh);
+        store.lose_claim([7; 32]).await.unwrap();
+        assert_eq!(claim().await, Claim::Fresh);
+        crate::store::tests::begin(&store, Some([7; 32])).await;
+        assert_eq!(claim().await, Claim::Running);
+        store.lose_claim([7; 32]).await.unwrap();
+        assert_eq!(claim().await, Claim::Lost);
+        assert_eq!(claim().await, Claim::Lost);
+    }
+
+    #[tokio::test]
+    async fn a_key_is_not_given_back_while_a_provider_may_bill() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("gateway.db")).await.unwrap();
+        let claim = async || store.claim([7; 32], "key", [1; 32], FIRST).await.unwrap();
+        assert_eq!(claim().await, Claim::Fresh);
+        crate::store::tests::begin(&store, Some([7; 32])).await;
+        assert!(!store.release_claim([7; 32]).await.unwrap());
+        store.interrupt_all().await.unwrap();
+        assert!(!store.release_claim([7; 32]).await.unwrap());
+        assert_eq!(claim().await, Claim::Running);
+        store.void_requests(crate::store::tests::params().id()).await.unwrap();
+        assert!(store.release_claim([7; 32]).await.unwrap());
+        assert_eq!(claim().await, Claim::Fresh);
     }
 }

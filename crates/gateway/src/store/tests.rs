@@ -24,7 +24,7 @@ pub(crate) fn provider() -> SigningKey {
     SigningKey::from_bytes(&[2; 32]).unwrap()
 }
 
-fn params() -> ChannelParams {
+pub(crate) fn params() -> ChannelParams {
     ChannelParams {
         payer: Address([9; 20]),
         signer: Address([4; 20]),
