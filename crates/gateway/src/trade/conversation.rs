@@ -7,7 +7,7 @@ use rialto_protocol::{
     NanoDollars, SignedVoucher, Usage, Voucher,
     output::Output,
     ticket::Peer,
-    wire::{BuyerFrame, Refusal, RefusalCode, SellerFrame, TradeRequest, proof_digest},
+    wire::{BuyerFrame, MAX_CATCH_UP, Refusal, RefusalCode, SellerFrame, TradeRequest, proof_digest},
 };
 use tokio::{
     sync::mpsc,
@@ -276,6 +276,9 @@ impl Conversation {
         }
         if let Err(unasked) = self.tally.accept(input_units) {
             return Err(self.cheated(unasked.0).await);
+        }
+        if late.len() > MAX_CATCH_UP {
+            return Err(self.cheated("it sent more late receipts than there may be").await);
         }
         if let Err(complaint) = catch_up::take_in(&self.desk, &self.channel, late).await {
             return Err(self.cheated(&complaint).await);

@@ -8,6 +8,9 @@ use crate::{
     RequestId, SignedReceipt, SignedVoucher, SigningKey, Usage, Voucher, money::TooLarge, signature::SignatureError,
 };
 
+/// Receipts that may be missing before one that is taken in: out of order is honest, out of all bounds is not.
+const MAX_AHEAD: u64 = 4_096;
+
 /// The channel cannot pay for what was asked: top it up, or use another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{needed} is needed, and the channel holds {funded}")]
@@ -156,6 +159,11 @@ impl BuyerAccount {
         self.reserved.len()
     }
 
+    /// Whether this request holds a reservation: it is under way.
+    pub fn is_active(&self, request: &RequestId) -> bool {
+        self.reserved.contains_key(request)
+    }
+
     /// The total that is spent or spoken for.
     fn committed(&self) -> NanoDollars {
         let ahead = self.ahead.values().map(|receipt| receipt.cost);
@@ -229,7 +237,8 @@ impl BuyerAccount {
     /// Checks a receipt against what the buyer saw, and takes it in. Receipts may come out of order; one that is known
     /// already changes nothing.
     ///
-    /// `observed` is `None` for a request whose record was lost in a crash: then the signature, the chain of totals and
+    /// A request is billed once: a new receipt for one that is neither under way nor interrupted is refused. `observed` is
+    /// `None` for a request whose record was lost in a crash: then the signature, the chain of totals and
     /// the highest total ever signed bound what it can claim.
     pub fn settle(
         &mut self,
@@ -250,8 +259,11 @@ impl BuyerAccount {
             return Err(BillError::Total);
         }
         if !self.knows(receipt.sequence) {
-            let follows = receipt.sequence == self.sequence + 1;
-            if follows && (receipt.previous_head != self.head || receipt.total != self.spent.plus(receipt.cost)) {
+            let open = self.reserved.contains_key(&receipt.request) || self.interrupted.contains_key(&receipt.request);
+            if observed.is_some() && !open {
+                return Err(BillError::Mismatch("the request is settled"));
+            }
+            if !self.fits(receipt) {
                 return Err(BillError::Total);
             }
             self.ahead.insert(receipt.sequence, *receipt);
@@ -260,6 +272,25 @@ impl BuyerAccount {
         self.reserved.remove(&receipt.request);
         self.interrupted.remove(&receipt.request);
         Ok(())
+    }
+
+    /// Whether a new receipt agrees with the receipts next to it, as far as they are here.
+    fn fits(&self, receipt: &Receipt) -> bool {
+        if receipt.sequence > self.sequence.saturating_add(MAX_AHEAD) {
+            return false;
+        }
+        let follows = |head: ReceiptsHead, total: NanoDollars, next: &Receipt| {
+            next.previous_head == head && next.total == total.plus(next.cost)
+        };
+        let before = if receipt.sequence == self.sequence + 1 {
+            Some((self.head, self.spent))
+        } else {
+            let neighbour = self.ahead.get(&(receipt.sequence - 1));
+            neighbour.map(|one| (one.head(), one.total))
+        };
+        let after = self.ahead.get(&(receipt.sequence + 1));
+        before.is_none_or(|(head, total)| follows(head, total, receipt))
+            && after.is_none_or(|next| follows(receipt.head(), receipt.total, next))
     }
 
     /// Takes in receipts that follow each other; drops one that does not fit its predecessor.
@@ -324,4 +355,136 @@ fn check_bill(receipt: &Receipt, observed: &Observed) -> Result<(), BillError> {
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Address, ModelId, Region};
+
+    const PRICE: Price = Price {
+        input: 0,
+        output: 1_000,
+        request: 0,
+    };
+    const OBSERVED: Observed = Observed {
+        price: PRICE,
+        request_hash: Digest([4; 32]),
+        usage: Usage { input: 0, output: 4 },
+        response_hash: None,
+    };
+
+    fn domain() -> Domain {
+        Domain {
+            chain_id: 31_337,
+            escrow: Address([3; 20]),
+        }
+    }
+
+    fn provider() -> SigningKey {
+        SigningKey::from_bytes(&[2; 32]).unwrap()
+    }
+
+    /// An account with so many requests under way.
+    fn account(requests: u8) -> BuyerAccount {
+        let params = ChannelParams {
+            payer: Address([9; 20]),
+            signer: SigningKey::from_bytes(&[1; 32]).unwrap().address(),
+            provider: provider().address(),
+            model: ModelId([7; 32]),
+            token: Address([8; 20]),
+            salt: 1,
+        };
+        let mut account = BuyerAccount::new(params, MicroDollars::new(1_000));
+        for number in 0..requests {
+            account.reserve(RequestId([number; 32]), NanoDollars(4_000)).unwrap();
+        }
+        account
+    }
+
+    /// A receipt over one unit that follows another.
+    fn receipt(account: &BuyerAccount, request: u8, after: Option<&Receipt>) -> Receipt {
+        let usage = Usage { input: 0, output: 1 };
+        let cost = PRICE.cost(usage);
+        Receipt {
+            channel: account.id(),
+            sequence: after.map_or(1, |one| one.sequence + 1),
+            request: RequestId([request; 32]),
+            model: account.params().model,
+            request_hash: OBSERVED.request_hash,
+            response_hash: Digest([5; 32]),
+            usage,
+            cost,
+            total: after.map_or(NanoDollars::ZERO, |one| one.total).plus(cost),
+            status: ReceiptStatus::Complete,
+            finished_at: 1,
+            region: Region::default(),
+            energy_millijoules: 0,
+            fingerprint_root: Digest::default(),
+            previous_head: after.map(Receipt::head).unwrap_or_default(),
+        }
+    }
+
+    fn settle(account: &mut BuyerAccount, receipt: &Receipt) -> Result<(), BillError> {
+        account.settle(&receipt.sign(&domain(), &provider()), Some(&OBSERVED), &domain())
+    }
+
+    #[test]
+    fn a_request_is_billed_once() {
+        let mut account = account(2);
+        let first = receipt(&account, 0, None);
+        settle(&mut account, &first).unwrap();
+        settle(&mut account, &first).unwrap();
+        let again = receipt(&account, 0, Some(&first));
+        assert!(!account.is_active(&again.request));
+        assert!(matches!(settle(&mut account, &again), Err(BillError::Mismatch(_))));
+        assert_eq!((account.position().0, account.spent()), (1, NanoDollars(1_000)));
+        // An interrupted request still gets its bill.
+        account.interrupt(RequestId([1; 32]), Usage::default()).unwrap();
+        let second = receipt(&account, 1, Some(&first));
+        settle(&mut account, &second).unwrap();
+        assert_eq!(account.position().0, 2);
+    }
+
+    #[test]
+    fn a_receipt_far_ahead_is_refused() {
+        let mut account = account(1);
+        let mut far = receipt(&account, 0, None);
+        far.sequence = MAX_AHEAD + 1;
+        assert_eq!(settle(&mut account, &far), Err(BillError::Total));
+        far.sequence = u64::MAX;
+        assert_eq!(settle(&mut account, &far), Err(BillError::Total));
+        far.sequence = MAX_AHEAD;
+        settle(&mut account, &far).unwrap();
+    }
+
+    #[test]
+    fn receipts_out_of_order_must_fit_their_neighbours() {
+        let mut account = account(4);
+        let first = receipt(&account, 0, None);
+        let second = receipt(&account, 1, Some(&first));
+        let third = receipt(&account, 2, Some(&second));
+        let fourth = receipt(&account, 3, Some(&third));
+        settle(&mut account, &third).unwrap();
+        for bogus in [
+            Receipt {
+                previous_head: ReceiptsHead([1; 32]),
+                ..fourth
+            },
+            Receipt {
+                total: fourth.total.plus(NanoDollars(1)),
+                ..fourth
+            },
+            Receipt {
+                finished_at: 2,
+                ..second
+            },
+        ] {
+            assert_eq!(settle(&mut account, &bogus), Err(BillError::Total));
+        }
+        for honest in [fourth, second, first] {
+            settle(&mut account, &honest).unwrap();
+        }
+        assert_eq!((account.position().0, account.spent()), (4, NanoDollars(4_000)));
+    }
 }
