@@ -34,6 +34,8 @@ pub(crate) struct OpenRequest {
     pub(crate) price: Price,
     pub(crate) request_hash: Digest,
     pub(crate) max_input: u64,
+    /// The provider's own count of the input; zero if it is not known to have accepted.
+    pub(crate) received_input: u64,
     pub(crate) covered_output: u64,
 }
 
@@ -126,17 +128,19 @@ impl Store {
 
     /// What is known of a request, for checking a receipt that comes late.
     pub(crate) async fn request(&self, request: RequestId) -> Result<Option<OpenRequest>, Error> {
-        let row =
-            sqlx::query("SELECT channel, price, request_hash, max_input, covered_output FROM requests WHERE id = ?")
-                .bind(request.0.to_vec())
-                .fetch_optional(&self.readers)
-                .await?;
+        let row = sqlx::query(
+            "SELECT channel, price, request_hash, max_input, received_input, covered_output FROM requests WHERE id = ?",
+        )
+        .bind(request.0.to_vec())
+        .fetch_optional(&self.readers)
+        .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(OpenRequest {
             channel: ChannelId(id(row.try_get("channel")?)?),
             price: unpack(row.try_get("price")?)?,
             request_hash: Digest(id(row.try_get("request_hash")?)?),
             max_input: from_sql(row.try_get("max_input")?),
+            received_input: from_sql(row.try_get("received_input")?),
             covered_output: from_sql(row.try_get("covered_output")?),
         }))
     }

@@ -148,6 +148,7 @@ async fn a_crash_leaves_the_reservation_and_the_late_receipt_settles_it() {
     assert_eq!(account.statement().interrupted[0].usage, usage);
     let known = store.request(RequestId([1; 32])).await.unwrap().unwrap();
     assert_eq!((known.covered_output, known.max_input), (9, 100));
+    assert_eq!(known.received_input, usage.input);
     account.settle(&receipt(1), None, &domain()).unwrap();
     store.settle_request(&receipt(1)).await.unwrap();
     let history = store.history(channel.id).await.unwrap();

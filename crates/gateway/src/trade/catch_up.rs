@@ -42,7 +42,12 @@ fn limits(known: &OpenRequest) -> Observed {
         price: known.price,
         request_hash: known.request_hash,
         usage: Usage {
-            input: known.max_input,
+            // What the provider counted when it accepted; without that, the most that there can be.
+            input: if known.received_input > 0 {
+                known.received_input
+            } else {
+                known.max_input
+            },
             output: known.covered_output,
         },
         response_hash: None,
@@ -56,4 +61,26 @@ async fn settle(desk: &Desk, channel: &Channel, signed: &SignedReceipt, observed
         charged: true,
     })?;
     desk.store.settle_request(signed).await
+}
+
+#[cfg(test)]
+mod tests {
+    use rialto_protocol::{ChannelId, Digest, Price};
+
+    use super::*;
+
+    #[test]
+    fn a_late_receipt_may_bill_the_input_that_its_provider_counted() {
+        let mut known = OpenRequest {
+            channel: ChannelId::default(),
+            price: Price::default(),
+            request_hash: Digest::default(),
+            max_input: 100,
+            received_input: 7,
+            covered_output: 4,
+        };
+        assert_eq!(limits(&known).usage, Usage { input: 7, output: 4 });
+        known.received_input = 0;
+        assert_eq!(limits(&known).usage, Usage { input: 100, output: 4 });
+    }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use rialto_network::{FrameReceiver, FrameSender};
 use rialto_protocol::{
-    NanoDollars, SignedVoucher, Usage, Voucher,
+    MicroDollars, NanoDollars, SignedVoucher, Usage, Voucher,
     output::Output,
     ticket::Peer,
     wire::{BuyerFrame, MAX_CATCH_UP, Refusal, RefusalCode, SellerFrame, TradeRequest, proof_digest},
@@ -284,10 +284,39 @@ impl Conversation {
             return Err(self.cheated(&complaint).await);
         }
         self.accepted = true;
+        if input_units > self.covered.input {
+            self.recount(input_units).await?;
+        }
         self.tell(Event::Accepted {
             channel: self.channel.id,
         })
         .await;
+        Ok(())
+    }
+
+    /// The provider counted more input than was estimated: what it may bill is spoken for and on disk, so that a receipt
+    /// that comes late is measured by it. Money that is missing is found when the provider asks for it.
+    async fn recount(&mut self, input: u64) -> Result<(), Trouble> {
+        self.covered.input = input;
+        let reservation = self.deal.announcement.offer.price.cost(self.covered);
+        let signed = {
+            let mut account = self.channel.account();
+            let reserved = account.reserve(self.deal.request, reservation);
+            reserved.map_or_else(|_| account.signed(), |voucher| voucher.cumulative)
+        };
+        self.note(self.covered.output, reservation, signed).await
+    }
+
+    /// Notes what is signed for this request and what arrived of it.
+    async fn note(&mut self, output: u64, reserved: NanoDollars, signed: MicroDollars) -> Result<(), Trouble> {
+        let (request, channel, received) = (self.deal.request, self.channel.id, self.tally.usage());
+        let store = &self.desk.store;
+        let noted = store.extend_request(request, channel, output, received, reserved, signed);
+        if let Err(error) = noted.await {
+            let _ = self.sender.send(&BuyerFrame::Cancel).await;
+            settle::interrupt(&self.desk, &self.deal, &self.channel, &self.tally).await;
+            return Err((error, Next::Nobody));
+        }
         Ok(())
     }
 
@@ -312,19 +341,7 @@ impl Conversation {
         // What was signed cannot be taken back; the provider's own count of the input replaces the estimate.
         let reservation = price.cost(wanted);
         let voucher = self.reserve(reservation).await?;
-        let extended = self.desk.store.extend_request(
-            self.deal.request,
-            self.channel.id,
-            wanted.output,
-            received,
-            reservation,
-            voucher.cumulative,
-        );
-        if let Err(error) = extended.await {
-            let _ = self.sender.send(&BuyerFrame::Cancel).await;
-            settle::interrupt(&self.desk, &self.deal, &self.channel, &self.tally).await;
-            return Err((error, Next::Nobody));
-        }
+        self.note(wanted.output, reservation, voucher.cumulative).await?;
         self.covered.output = self.covered.output.max(wanted.output);
         let voucher = self.sign(voucher);
         match self.sender.send(&BuyerFrame::Voucher(voucher)).await {
