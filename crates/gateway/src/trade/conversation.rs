@@ -75,6 +75,29 @@ async fn unreachable(desk: &Desk, deal: &Deal, events: &mpsc::Sender<Event>, rea
         .await;
 }
 
+/// What a provider asked money for. Every answer to it costs a signature and a write to the disk.
+#[derive(Debug, Default)]
+struct Asks {
+    /// The most units of output asked for.
+    most: u64,
+    /// Whether the last ask was for nothing new.
+    repeated: bool,
+}
+
+impl Asks {
+    /// Whether the provider may ask for this: a voucher that did not do may be asked for once more, and no oftener.
+    fn allow(&mut self, output_units: u64) -> bool {
+        if output_units > self.most {
+            *self = Self {
+                most: output_units,
+                repeated: false,
+            };
+            return true;
+        }
+        !std::mem::replace(&mut self.repeated, true)
+    }
+}
+
 /// A trade whose request is on disk.
 struct Conversation {
     desk: Arc<Desk>,
@@ -87,6 +110,7 @@ struct Conversation {
     /// What the vouchers so far pay for.
     covered: Usage,
     accepted: bool,
+    asks: Asks,
     /// Until when the receipt is waited for after a cancellation.
     cancelled: Option<Instant>,
 }
@@ -158,6 +182,7 @@ impl Conversation {
             tally,
             covered,
             accepted: false,
+            asks: Asks::default(),
             cancelled: None,
         };
         conversation.send_request(voucher).await?;
@@ -330,6 +355,9 @@ impl Conversation {
         if output_units > received.output.saturating_add(offer.chunk) {
             return Err(self.cheated("it wanted more than a chunk paid ahead").await);
         }
+        if !self.asks.allow(output_units) {
+            return Err(self.cheated("it asked for the same money again and again").await);
+        }
         if self.cancelled.is_some() {
             return Ok(());
         }
@@ -496,4 +524,19 @@ fn cannot_pay(error: Error) -> Trouble {
         _ => Next::Nobody,
     };
     (error, next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_money_may_be_asked_for_twice() {
+        let mut asks = Asks::default();
+        assert!(asks.allow(4) && asks.allow(4) && !asks.allow(4));
+        assert!(asks.allow(5) && asks.allow(5) && !asks.allow(5));
+        // A prediction has no units of output: its input may be asked for once.
+        let mut asks = Asks::default();
+        assert!(asks.allow(0) && !asks.allow(0));
+    }
 }
