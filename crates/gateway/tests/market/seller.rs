@@ -45,6 +45,10 @@ pub(crate) enum Manner {
     Refuses(RefusalCode),
     /// Asks for two chunks ahead.
     Greedy,
+    /// Asks so many times for the money of the first chunk.
+    Asks(u64),
+    /// Bills the first request once more with every later one.
+    BillsAgain,
     /// Works slowly: so many milliseconds a token.
     Slow(u64),
 }
@@ -186,6 +190,9 @@ impl Seller {
             sender.finish().await;
             return Some(());
         }
+        if manner == Manner::BillsAgain {
+            self.bill_again(&request).await;
+        }
         let catch_up = self.missing(&request).await;
         let input_units = request.job.max_input().min(10);
         sender
@@ -254,6 +261,16 @@ impl Seller {
             .collect()
     }
 
+    async fn bill_again(&self, request: &TradeRequest) {
+        let first = self.receipts.lock().unwrap().first().copied();
+        if let Some(first) = first {
+            let mut earlier = request.clone();
+            earlier.id = first.receipt.request;
+            let bill = &first.receipt;
+            self.settle(&earlier, bill.usage, bill.response_hash, bill.status).await;
+        }
+    }
+
     async fn reserve(&self, request: &TradeRequest, voucher: &rialto_protocol::SignedVoucher, usage: Usage) {
         VoucherVerifier::new(domain(), request.channel.signer)
             .verify(voucher)
@@ -277,6 +294,19 @@ impl Seller {
         let mut hasher = ResponseHasher::new();
         let mut paid = CHUNK.min(request.job.max_output());
         let mut output = 0;
+        if let Manner::Asks(times) = manner {
+            for _ in 0..times {
+                let wanted = SellerFrame::VoucherWanted {
+                    output_units: paid,
+                    cumulative: MicroDollars::ZERO,
+                };
+                sender.send(&wanted).await.ok()?;
+                let BuyerFrame::Voucher(voucher) = receiver.next().await.ok()?? else {
+                    return None;
+                };
+                self.reserve(request, &voucher, Usage { input, output: paid }).await;
+            }
+        }
         while output < request.job.max_output() {
             if output == paid {
                 let ahead = if manner == Manner::Greedy { 2 * CHUNK } else { CHUNK };
