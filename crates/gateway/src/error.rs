@@ -261,7 +261,7 @@ impl Error {
                 409,
                 INVALID,
                 "idempotency_outcome_unknown",
-                "The gateway restarted while the first request with this Idempotency-Key was being answered, and it may \
+                "The answer to the first request with this Idempotency-Key was lost or too large to be kept, and it may \
                  have been billed. Send it with a new key to run it again.",
             )
             .never(),
