@@ -96,7 +96,8 @@ const stories = {
     const stream = await client.chat.completions.create({ model, messages, max_tokens: 4, stream: true });
     const { text, finish, usage } = await readStream(stream);
     assert.ok(text);
-    assert.equal(finish, "length");
+    // Sampled without a seed: four tokens may be all that the model has to say.
+    assert.ok(["length", "stop"].includes(finish), finish);
     assert.equal(usage, null);
   },
 
