@@ -19,7 +19,19 @@ pub struct Books {
 
 impl Books {
     /// Reads the books, and checks invariants 1 and 2 of the contracts' specification on them.
+    ///
+    /// They are read by many calls; when a block comes in between, they are read again.
     pub async fn check(chain: &Chain) -> Result<Self> {
+        loop {
+            let block = chain.block_number().await?;
+            let books = Self::read(chain).await;
+            if chain.block_number().await? == block {
+                return books;
+            }
+        }
+    }
+
+    async fn read(chain: &Chain) -> Result<Self> {
         let (mut from, mut accounts, mut ids) = (0, BTreeSet::new(), BTreeSet::new());
         loop {
             let (events, next) = chain.events(from).await?;
