@@ -108,7 +108,11 @@ impl Watcher {
                     let write = Write::Redemption(Box::new(redemption));
                     self.store.submit(vec![write]).durable().await?;
                 }
-                EventKind::Opened { .. } | EventKind::Redeemed { .. } => {}
+                EventKind::Deposited { .. }
+                | EventKind::Withdrawn { .. }
+                | EventKind::CreditClaimed { .. }
+                | EventKind::Opened { .. }
+                | EventKind::Redeemed { .. } => {}
             }
         }
         for id in changed {

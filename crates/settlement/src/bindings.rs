@@ -28,12 +28,15 @@ alloy::sol! {
     }
 
     interface Escrow {
+        event Deposited(address indexed payer, uint256 amount);
+        event Withdrawn(address indexed payer, uint256 amount);
         event Opened(bytes32 indexed channelId, address indexed payer, address indexed provider, address signer, bytes32 modelId, uint96 salt, uint96 amount, bool fromBalance);
         event ToppedUp(bytes32 indexed channelId, address indexed provider, uint96 amount, uint96 funded);
         event Redeemed(address indexed provider, uint256 providerAmount, uint256 royaltyAmount, uint256 feeAmount, bytes channels, bytes royalties);
         event CloseRequested(bytes32 indexed channelId, address indexed provider, uint40 closeAt);
         event CloseCancelled(bytes32 indexed channelId, address indexed provider);
         event Closed(bytes32 indexed channelId, address indexed payer, address indexed provider, uint96 remainder);
+        event CreditClaimed(address indexed account, uint256 amount);
 
         function deposit(uint96 amount) external;
         function open(address signer, address provider, bytes32 modelId, uint96 salt, uint96 amount) external returns (bytes32 channelId);
@@ -136,6 +139,6 @@ mod tests {
         for selector in Escrow::EscrowEvents::SELECTORS {
             assert!(events.contains(selector), "{selector:02x?}");
         }
-        assert_eq!(Escrow::EscrowEvents::COUNT, 6);
+        assert_eq!(Escrow::EscrowEvents::COUNT, 9);
     }
 }

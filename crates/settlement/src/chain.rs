@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use alloy::{
-    primitives::{B256, U256},
+    primitives::{B256, U128, U256},
     sol_types::SolCall,
 };
 use rialto_protocol::{
@@ -12,7 +12,7 @@ use rialto_protocol::{
 };
 
 use crate::{
-    Confirmed, Error, Options, abi, bindings,
+    Confirmed, Endpoints, Error, Options, abi, bindings,
     events::{self, ChainEvent},
     link::Link,
     sender,
@@ -53,7 +53,8 @@ pub struct ModelRecord {
     pub licence: String,
 }
 
-/// A market's contracts on a chain, behind one node. Cheap to clone; clones share a connection pool.
+/// A market's contracts on a chain, behind one or several nodes. Cheap to clone; clones share connections, what is known of
+/// the nodes, and the nonces of every key.
 #[derive(Clone)]
 pub struct Chain {
     pub(crate) link: Arc<Link>,
@@ -61,16 +62,20 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// For a node at an `http` or `https` address. Nothing is contacted yet, so it does not matter whether the node
+    /// For one or several nodes at `http` or `https` addresses. Nothing is contacted yet, so it does not matter whether the node
     /// is up; fails with [`Error::Invalid`] only for an address that can never work.
-    pub fn connect(rpc_url: &str, contracts: Contracts) -> Result<Self, Error> {
-        Self::connect_with(rpc_url, contracts, Options::default())
+    pub fn connect(nodes: impl Into<Endpoints>, contracts: Contracts) -> Result<Self, Error> {
+        Self::connect_with(nodes, contracts, Options::default())
     }
 
     /// As [`Self::connect`], with options.
-    pub fn connect_with(rpc_url: &str, contracts: Contracts, options: Options) -> Result<Self, Error> {
+    pub fn connect_with(
+        nodes: impl Into<Endpoints>,
+        contracts: Contracts,
+        options: Options,
+    ) -> Result<Self, Error> {
         Ok(Self {
-            link: Arc::new(Link::new(rpc_url, options)?),
+            link: Arc::new(Link::new(&nodes.into(), options)?),
             contracts,
         })
     }
@@ -122,21 +127,18 @@ impl Chain {
     /// A channel's state; all zero if it was never opened.
     pub async fn channel(&self, id: ChannelId) -> Result<ChannelState, Error> {
         let channel_id = B256::from(id.0);
-        let slot = self
-            .escrow(&bindings::Escrow::channelCall { channelId: channel_id })
-            .await?;
-        let flags: u32 = slot.flags.to();
-        let state = ChannelState {
-            funded: abi::micro96(slot.funded)?,
-            redeemed: abi::micro96(slot.redeemed)?,
-            closes_at: abi::seconds(slot.closeAt),
-            closed: flags == CLOSED,
-        };
-        let known = flags == OPEN || flags == CLOSED || (flags == 0 && state == ChannelState::default());
-        if !known || state.redeemed > state.funded {
-            return Err(Error::corrupt(format!("the state of channel {id}")));
-        }
-        Ok(state)
+        let call = bindings::Escrow::channelCall { channelId: channel_id };
+        let slot = self.escrow(&call).await?;
+        channel_state(id, &slot)
+    }
+
+    /// A channel's state after an earlier block, of the last hundred or so: nodes forget what is older.
+    pub async fn channel_at(&self, id: ChannelId, block: u64) -> Result<ChannelState, Error> {
+        let channel_id = B256::from(id.0);
+        let call = bindings::Escrow::channelCall { channelId: channel_id };
+        let escrow = abi::to_evm(self.contracts.escrow);
+        let slot = self.link.call_at(escrow, &call, block).await?;
+        channel_state(id, &slot)
     }
 
     /// What an account has in the escrow outside of channels.
@@ -254,6 +256,13 @@ impl Chain {
         self.link.block_number().await
     }
 
+    /// What a unit of gas costs now, in wei, as the node suggests it.
+    pub async fn gas_price(&self) -> Result<u128, Error> {
+        self.link.chain_id().await?;
+        let price: U128 = self.link.rpc.request("eth_gasPrice", ()).await?;
+        Ok(price.to())
+    }
+
     /// What the escrow did from a block on, in order, and the block to go on from next time.
     ///
     /// One call covers at most [`crate::MAX_EVENT_BLOCKS`] blocks; call again until the second part is above
@@ -263,9 +272,9 @@ impl Chain {
     }
 
     /// How a transaction ended: `None` while it is in no block, and perhaps never will be; [`Error::Reverted`] if it
-    /// failed.
+    /// failed. If it was issued several times with different offers, whichever is in a block counts.
     pub async fn outcome(&self, transaction: Digest) -> Result<Option<Confirmed>, Error> {
-        let receipt = sender::receipt(&self.link, B256::from(transaction.0)).await?;
+        let receipt = sender::receipt_of_any(&self.link, B256::from(transaction.0)).await?;
         receipt.map(|receipt| sender::confirmed(&receipt)).transpose()
     }
 
@@ -284,4 +293,20 @@ impl Chain {
     async fn providers<C: SolCall>(&self, call: &C) -> Result<C::Return, Error> {
         self.link.call(abi::to_evm(self.contracts.providers), call).await
     }
+}
+
+/// A channel as the escrow tells it.
+fn channel_state(id: ChannelId, slot: &bindings::Channel) -> Result<ChannelState, Error> {
+    let flags: u32 = slot.flags.to();
+    let state = ChannelState {
+        funded: abi::micro96(slot.funded)?,
+        redeemed: abi::micro96(slot.redeemed)?,
+        closes_at: abi::seconds(slot.closeAt),
+        closed: flags == CLOSED,
+    };
+    let known = flags == OPEN || flags == CLOSED || (flags == 0 && state == ChannelState::default());
+    if !known || state.redeemed > state.funded {
+        return Err(Error::corrupt(format!("the state of channel {id}")));
+    }
+    Ok(state)
 }

@@ -1,31 +1,44 @@
-//! A node and the one chain that is expected behind it: calls, blocks, fees.
+//! The one chain that is expected behind the nodes: calls, blocks, what gas costs.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use alloy::{
-    primitives::{Address as EvmAddress, Bytes, U64, U128, U256},
+    primitives::{Address as EvmAddress, B256, Bytes, U64, U128, U256},
     rpc::types::{Block, Header, TransactionRequest},
     sol_types::SolCall,
 };
-use tokio::sync::OnceCell;
+use serde::Serialize;
 
 use crate::{
     Error,
     abi::from_evm,
-    rpc::{Failure, Rpc},
+    nodes::{Endpoints, Nodes},
+    rpc::Failure,
+    sender::Queue,
 };
 
-/// How to deal with a node.
+/// How to deal with a chain and its nodes.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The chain's id, when it is known from elsewhere (a ticket): a node of another chain is then refused.
+    /// The chain's id, when it is known from elsewhere (a ticket): a node of another chain is then refused. When it is
+    /// not, the first node that answers says it.
     pub chain_id: Option<u64>,
-    /// Longest wait for one answer of the node.
+    /// Longest wait for one answer of a node.
     pub call_timeout: Duration,
+    /// For how long a node that failed is left alone, when there are others.
+    pub node_pause: Duration,
     /// Longest wait for a transaction to be in a block.
     pub receipt_timeout: Duration,
+    /// After so long without a block a transaction is replaced by one that offers more.
+    pub replace_after: Duration,
     /// Most that is ever offered for a unit of gas, in wei: a node cannot make a wallet burn its coins.
     pub max_fee_per_gas: u128,
+    /// Most that the gas of one transaction may ever cost, in wei, replacements included.
+    pub max_cost: u128,
 }
 
 impl Default for Options {
@@ -33,45 +46,60 @@ impl Default for Options {
         Self {
             chain_id: None,
             call_timeout: Duration::from_secs(10),
+            node_pause: Duration::from_secs(10),
             receipt_timeout: Duration::from_secs(90),
+            replace_after: Duration::from_secs(15),
             max_fee_per_gas: 1_000_000_000_000,
+            max_cost: 1_000_000_000_000_000_000,
         }
     }
 }
 
-/// What is offered for gas (EIP-1559), in wei for each unit.
+/// What the newest block says about gas.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Fees {
-    pub(crate) max: u128,
-    pub(crate) priority: u128,
+pub(crate) struct Market {
+    /// Its number.
+    pub(crate) block: u64,
+    /// Gas that a block holds.
+    pub(crate) gas_limit: u64,
+    /// The base fee, in wei.
+    pub(crate) base: u128,
+    /// The tip that the node suggests, in wei.
+    pub(crate) tip: u128,
 }
 
 pub(crate) struct Link {
-    pub(crate) rpc: Rpc,
+    pub(crate) rpc: Nodes,
     pub(crate) options: Options,
-    verified: OnceCell<u64>,
+    /// One for every account that sends.
+    queues: Mutex<BTreeMap<EvmAddress, Arc<Queue>>>,
 }
 
 impl Link {
-    pub(crate) fn new(rpc_url: &str, options: Options) -> Result<Self, Error> {
+    pub(crate) fn new(endpoints: &Endpoints, options: Options) -> Result<Self, Error> {
         Ok(Self {
-            rpc: Rpc::new(rpc_url, options.call_timeout)?,
+            rpc: Nodes::new(endpoints, &options)?,
             options,
-            verified: OnceCell::new(),
+            queues: Mutex::default(),
         })
     }
 
-    /// The chain's id; asks the node once and compares with what is expected.
+    /// The chain's id; asks until a node has said it.
     pub(crate) async fn chain_id(&self) -> Result<u64, Error> {
-        let ask = async {
-            let found: U64 = self.rpc.request("eth_chainId", ()).await?;
-            let found: u64 = found.to();
-            match self.options.chain_id {
-                Some(expected) if expected != found => Err(Error::WrongChain { expected, found }),
-                _ => Ok(found),
-            }
-        };
-        self.verified.get_or_try_init(|| ask).await.copied()
+        Ok(self.rpc.chain_id().await?)
+    }
+
+    /// The queue of an account's transactions.
+    pub(crate) fn queue(&self, account: EvmAddress) -> Arc<Queue> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(queues.entry(account).or_default())
+    }
+
+    /// All hashes under which a transaction was issued: more than one if it was replaced here.
+    pub(crate) fn siblings(&self, hash: B256) -> Vec<B256> {
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = queues.values().filter_map(|queue| queue.siblings(hash));
+        found.next().unwrap_or_else(|| vec![hash])
     }
 
     /// Calls a contract's function on the newest state, without a transaction.
@@ -86,10 +114,24 @@ impl Link {
         to: EvmAddress,
         call: &C,
     ) -> Result<C::Return, Error> {
-        self.chain_id().await?;
+        self.call_on("latest", from, to, call).await
+    }
+
+    /// As [`Self::call`], on the state after an earlier block.
+    pub(crate) async fn call_at<C: SolCall>(&self, to: EvmAddress, call: &C, block: u64) -> Result<C::Return, Error> {
+        self.call_on(U64::from(block), None, to, call).await
+    }
+
+    async fn call_on<C: SolCall>(
+        &self,
+        block: impl Serialize,
+        from: Option<EvmAddress>,
+        to: EvmAddress,
+        call: &C,
+    ) -> Result<C::Return, Error> {
         let mut request = TransactionRequest::default().to(to).input(call.abi_encode().into());
         request.from = from;
-        let answer: Bytes = self.rpc.request("eth_call", (request, "latest")).await?;
+        let answer: Bytes = self.rpc.request("eth_call", (request, block)).await?;
         if answer.is_empty() {
             return Err(Error::NoContract { address: from_evm(to) });
         }
@@ -102,48 +144,45 @@ impl Link {
 
     /// Whether a contract lives at an address.
     pub(crate) async fn has_code(&self, address: EvmAddress) -> Result<bool, Error> {
-        self.chain_id().await?;
         let code: Bytes = self.rpc.request("eth_getCode", (address, "latest")).await?;
         Ok(!code.is_empty())
     }
 
     /// The newest block's header.
     pub(crate) async fn newest(&self) -> Result<Header, Error> {
-        self.chain_id().await?;
         let block: Option<Block> = self.rpc.request("eth_getBlockByNumber", ("latest", false)).await?;
-        Ok(block.ok_or_else(|| Error::corrupt("there is no newest block"))?.header)
+        let header = block.ok_or_else(|| Error::corrupt("there is no newest block"))?.header;
+        self.rpc.saw(header.number);
+        Ok(header)
     }
 
     /// The newest block's number.
     pub(crate) async fn block_number(&self) -> Result<u64, Error> {
-        self.chain_id().await?;
         let number: U64 = self.rpc.request("eth_blockNumber", ()).await?;
+        self.rpc.saw(number.to());
         Ok(number.to())
     }
 
-    /// What to offer for gas: room for the base fee to double, and the tip that the node suggests.
-    pub(crate) async fn fees(&self) -> Result<Fees, Error> {
+    /// What gas costs now.
+    pub(crate) async fn market(&self) -> Result<Market, Error> {
         let header = self.newest().await?;
         let base = header.base_fee_per_gas.map(u128::from);
-        let base = base.ok_or_else(|| Error::corrupt("a chain without EIP-1559 fees"))?;
-        let priority = match self.rpc.request::<_, U128>("eth_maxPriorityFeePerGas", ()).await {
+        let tip = match self.rpc.request::<_, U128>("eth_maxPriorityFeePerGas", ()).await {
             Ok(tip) => tip.to::<u128>(),
             // Not every node has it; a gwei is enough wherever the market is likely to run.
             Err(Failure::Refused { .. }) => 1_000_000_000,
             Err(failure) => return Err(failure.into()),
         };
-        let max = base.saturating_mul(2).saturating_add(priority);
-        if max > self.options.max_fee_per_gas {
-            return Err(Error::corrupt(format!(
-                "gas at {max} wei a unit is above the limit of this wallet"
-            )));
-        }
-        Ok(Fees { max, priority })
+        Ok(Market {
+            block: header.number,
+            gas_limit: header.gas_limit,
+            base: base.ok_or_else(|| Error::corrupt("a chain without EIP-1559 fees"))?,
+            tip,
+        })
     }
 
     /// An account's balance of the chain's own coin, in wei.
     pub(crate) async fn native_balance(&self, address: EvmAddress) -> Result<u128, Error> {
-        self.chain_id().await?;
         let balance: U256 = self.rpc.request("eth_getBalance", (address, "latest")).await?;
         u128::try_from(balance).map_err(|_| Error::corrupt("a balance of more than 128 bits"))
     }

@@ -249,15 +249,19 @@ async fn events_tell_the_whole_story_in_order() {
         events[0].kind,
         EventKind::Opened {
             params,
-            amount: usd(1_000)
+            amount: usd(1_000),
+            from_balance: false,
         }
     );
     assert!(
-        matches!(events[1].kind, EventKind::ToppedUp { amount, funded, .. } if (amount, funded) == (usd(10), usd(1_010)))
+        matches!(events[1].kind, EventKind::Deposited { payer, amount } if (payer, amount) == (params.payer, usd(10)))
     );
-    assert_eq!((events[2].transaction, events[2].block), (paid.transaction, paid.block));
+    assert!(
+        matches!(events[2].kind, EventKind::ToppedUp { amount, funded, .. } if (amount, funded) == (usd(10), usd(1_010)))
+    );
+    assert_eq!((events[3].transaction, events[3].block), (paid.transaction, paid.block));
     assert_eq!(
-        events[2].kind,
+        events[3].kind,
         EventKind::Redeemed {
             provider: market.provider.address(),
             amount: expected.provider,
@@ -267,10 +271,10 @@ async fn events_tell_the_whole_story_in_order() {
             royalties: vec![(market.publisher.address(), expected.royalty)],
         }
     );
-    assert!(matches!(events[3].kind, EventKind::CloseRequested { channel, .. } if channel == params.id()));
-    assert!(matches!(events[4].kind, EventKind::CloseCancelled { channel, .. } if channel == params.id()));
-    assert!(matches!(events[5].kind, EventKind::Closed { remainder, .. } if remainder == usd(1_010 - 399)));
-    assert_eq!(events.len(), 6);
+    assert!(matches!(events[4].kind, EventKind::CloseRequested { channel, .. } if channel == params.id()));
+    assert!(matches!(events[5].kind, EventKind::CloseCancelled { channel, .. } if channel == params.id()));
+    assert!(matches!(events[6].kind, EventKind::Closed { remainder, .. } if remainder == usd(1_010 - 399)));
+    assert_eq!(events.len(), 7);
     assert_eq!(market.chain.events(next).await.unwrap(), (Vec::new(), next));
 }
 

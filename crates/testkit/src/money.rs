@@ -88,7 +88,12 @@ fn collect(kind: &EventKind, accounts: &mut BTreeSet<Address>, ids: &mut BTreeSe
             ids.insert(params.id());
         }
         EventKind::Redeemed { royalties, .. } => accounts.extend(royalties.iter().map(|(holder, _)| *holder)),
-        EventKind::ToppedUp { .. }
+        EventKind::Deposited { payer, .. } => {
+            accounts.insert(*payer);
+        }
+        EventKind::Withdrawn { .. }
+        | EventKind::CreditClaimed { .. }
+        | EventKind::ToppedUp { .. }
         | EventKind::CloseRequested { .. }
         | EventKind::CloseCancelled { .. }
         | EventKind::Closed { .. } => {}

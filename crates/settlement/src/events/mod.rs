@@ -1,0 +1,182 @@
+//! What the escrow did, as it is logged on chain.
+
+mod decode;
+
+use alloy::{
+    rpc::types::{Filter, Log},
+    sol_types::SolEvent,
+};
+use rialto_protocol::{Address, ChannelId, ChannelParams, Digest, MicroDollars};
+
+pub(crate) use self::decode::kind;
+use crate::{Chain, Error, abi, bindings::Escrow};
+
+/// Blocks that one question to the node covers.
+const BLOCKS_PER_QUESTION: u64 = 1_000;
+
+/// Blocks that one call of [`Chain::events`] covers at most.
+pub const MAX_EVENT_BLOCKS: u64 = 10 * BLOCKS_PER_QUESTION;
+
+/// Something that the escrow did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainEvent {
+    /// The block.
+    pub block: u64,
+    /// The position of the log in its block.
+    pub index: u64,
+    /// The transaction's hash.
+    pub transaction: Digest,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventKind {
+    /// A payer's free balance grew.
+    Deposited {
+        /// Whose.
+        payer: Address,
+        /// By this much.
+        amount: MicroDollars,
+    },
+    /// A payer took money out of its free balance.
+    Withdrawn {
+        /// Who.
+        payer: Address,
+        /// This much.
+        amount: MicroDollars,
+    },
+    /// A channel was opened with an amount.
+    Opened {
+        /// Its id is [`ChannelParams::id`]; checked.
+        params: ChannelParams,
+        /// What it holds.
+        amount: MicroDollars,
+        /// Whether that came out of the payer's free balance, and not from its account.
+        from_balance: bool,
+    },
+    /// A channel got more.
+    ToppedUp {
+        /// Which.
+        channel: ChannelId,
+        /// Its provider.
+        provider: Address,
+        /// What was added.
+        amount: MicroDollars,
+        /// What it holds now, with what was paid out.
+        funded: MicroDollars,
+    },
+    /// A payer asked to close; the provider has until then to redeem.
+    CloseRequested {
+        /// Which.
+        channel: ChannelId,
+        /// Its provider.
+        provider: Address,
+        /// Seconds since 1970, by the chain's clock.
+        closes_at: u64,
+    },
+    /// The request was taken back.
+    CloseCancelled {
+        /// Which.
+        channel: ChannelId,
+        /// Its provider.
+        provider: Address,
+    },
+    /// A channel was closed.
+    Closed {
+        /// Which.
+        channel: ChannelId,
+        /// Whose money it was.
+        payer: Address,
+        /// Its provider.
+        provider: Address,
+        /// What went back to the payer's free balance.
+        remainder: MicroDollars,
+    },
+    /// A provider was paid.
+    Redeemed {
+        /// Who.
+        provider: Address,
+        /// What it received.
+        amount: MicroDollars,
+        /// What holders of models were credited in all.
+        royalty: MicroDollars,
+        /// What the protocol was credited.
+        fee: MicroDollars,
+        /// Channels, and what each has paid in all since it was opened.
+        channels: Vec<(ChannelId, MicroDollars)>,
+        /// Holders, and what each was credited.
+        royalties: Vec<(Address, MicroDollars)>,
+    },
+    /// Somebody took out its royalties or fees, all of them.
+    CreditClaimed {
+        /// Who.
+        account: Address,
+        /// This much.
+        amount: MicroDollars,
+    },
+}
+
+/// Reads events; see [`Chain::events`].
+pub(crate) async fn read(chain: &Chain, from_block: u64) -> Result<(Vec<ChainEvent>, u64), Error> {
+    let head = chain.block_number().await?;
+    let end = head.min(from_block.saturating_add(MAX_EVENT_BLOCKS - 1));
+    let events = read_range(chain, from_block, end).await?;
+    Ok((events, from_block.max(end.saturating_add(1))))
+}
+
+/// The events of these blocks, both included, in order.
+pub(crate) async fn read_range(chain: &Chain, from_block: u64, end: u64) -> Result<Vec<ChainEvent>, Error> {
+    let mut events = Vec::new();
+    let mut first = from_block;
+    while first <= end {
+        let last = end.min(first.saturating_add(BLOCKS_PER_QUESTION - 1));
+        question(chain, first, last, &mut events).await?;
+        first = last.saturating_add(1);
+    }
+    events.sort_by_key(|event| (event.block, event.index));
+    Ok(events)
+}
+
+async fn question(chain: &Chain, first: u64, last: u64, events: &mut Vec<ChainEvent>) -> Result<(), Error> {
+    let filter = Filter::new()
+        .address(abi::to_evm(chain.contracts().escrow))
+        .event_signature(vec![
+            Escrow::Deposited::SIGNATURE_HASH,
+            Escrow::Withdrawn::SIGNATURE_HASH,
+            Escrow::Opened::SIGNATURE_HASH,
+            Escrow::ToppedUp::SIGNATURE_HASH,
+            Escrow::CloseRequested::SIGNATURE_HASH,
+            Escrow::CloseCancelled::SIGNATURE_HASH,
+            Escrow::Closed::SIGNATURE_HASH,
+            Escrow::Redeemed::SIGNATURE_HASH,
+            Escrow::CreditClaimed::SIGNATURE_HASH,
+        ])
+        .from_block(first)
+        .to_block(last);
+    let logs: Vec<Log> = chain.link.rpc.request("eth_getLogs", (filter,)).await?;
+    for log in logs {
+        let event = event(chain, &log)?;
+        if !(first..=last).contains(&event.block) {
+            return Err(Error::corrupt("a log from a block that was not asked for"));
+        }
+        events.push(event);
+    }
+    Ok(())
+}
+
+fn event(chain: &Chain, log: &Log) -> Result<ChainEvent, Error> {
+    let (Some(block), Some(index), Some(transaction)) = (log.block_number, log.log_index, log.transaction_hash) else {
+        return Err(Error::corrupt("a log that is in no block"));
+    };
+    if log.removed || log.address() != abi::to_evm(chain.contracts().escrow) {
+        return Err(Error::corrupt("a log that was not asked for"));
+    }
+    Ok(ChainEvent {
+        block,
+        index,
+        transaction: abi::digest(transaction),
+        kind: kind(log, chain.contracts().token)?,
+    })
+}
