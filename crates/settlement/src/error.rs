@@ -34,9 +34,10 @@ pub enum Error {
     },
     /// A transaction was or may have been sent, and its outcome is not known in time. Look it up with
     /// [`crate::Chain::outcome`] before doing the same again, unless doing it twice is harmless (as redeeming is).
+    /// Until it is decided, the very same call goes on with this transaction instead of sending a second one.
     #[error("the outcome of transaction {transaction} is not known yet")]
     Timeout {
-        /// Its hash.
+        /// The hash that was issued last; others may have been for the same nonce.
         transaction: Digest,
     },
     /// A contract refused. The same again is refused again, unless the state changes. No money moved but gas.
@@ -58,6 +59,18 @@ pub enum Error {
     Rejected {
         /// The node's code and words, shortened.
         reason: String,
+    },
+    /// Gas costs more than this wallet may offer. Nothing was sent. Either it is dear now and a retry may help, or the
+    /// node lies about it.
+    #[error(
+        "gas costs {price} wei a unit, and this transaction may offer at most {limit}: wait until it is cheaper, use \
+         another node, or raise the limit"
+    )]
+    TooExpensive {
+        /// What a unit of gas costs, in wei.
+        price: u128,
+        /// What may be offered, in wei.
+        limit: u128,
     },
     /// The node's answer cannot be true. Distrust the node.
     #[error("the node's answer makes no sense: {what}")]
@@ -90,7 +103,10 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed later without anybody changing anything, and is safe to repeat.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Rejected { .. })
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Rejected { .. } | Self::TooExpensive { .. }
+        )
     }
 
     /// The name of the contract's custom error, such as `ChannelExists`.

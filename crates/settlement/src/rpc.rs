@@ -1,4 +1,4 @@
-//! One JSON-RPC connection over HTTP: bounded in time and size, and exact about what reached the node.
+//! One node's JSON-RPC over HTTP: bounded in time and size, and exact about what reached the node.
 
 use std::{
     sync::{
@@ -40,6 +40,29 @@ pub(crate) enum Failure {
     /// The answer is not one.
     #[error("{0}")]
     Corrupt(String),
+    /// The node serves another chain than the market's, so it was not asked.
+    #[error("the node serves chain {found} instead of {expected}")]
+    WrongChain { expected: u64, found: u64 },
+}
+
+/// What nodes say when they, and not the call, are at fault: too busy, or without the state that was asked for.
+const UNABLE: [&str; 5] = [
+    "limit exceeded",
+    "rate limit",
+    "too many requests",
+    "header not found",
+    "missing trie node",
+];
+
+impl Failure {
+    /// Whether another node may well do better.
+    pub(crate) fn is_the_nodes(&self) -> bool {
+        let Self::Refused { code, message, .. } = self else {
+            return true;
+        };
+        let message = message.to_lowercase();
+        *code == -32005 || UNABLE.iter().any(|words| message.contains(words))
+    }
 }
 
 impl From<Failure> for Error {
@@ -48,6 +71,7 @@ impl From<Failure> for Error {
             Failure::NotDelivered(reason) | Failure::NoAnswer(reason) => Self::Unreachable { reason },
             Failure::Refused { .. } => crate::revert::classify(failure),
             Failure::Corrupt(what) => Self::Corrupt { what },
+            Failure::WrongChain { expected, found } => Self::WrongChain { expected, found },
         }
     }
 }
