@@ -4,23 +4,29 @@ pragma solidity ^0.8.28;
 import {ERC721} from "@openzeppelin/contracts/token/ERC721/ERC721.sol";
 import {IERC2981} from "@openzeppelin/contracts/interfaces/IERC2981.sol";
 import {IERC165} from "@openzeppelin/contracts/utils/introspection/IERC165.sol";
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {IModels} from "./interfaces/IModels.sol";
 
 /// @title Models as tokens
 /// @notice Nobody owns this contract; a token is never burnt, so a registered model stays registered.
 contract Models is ERC721, IERC2981, IModels {
+    using SafeCast for uint256;
+
     /// @inheritdoc IModels
     uint16 public constant MAX_ROYALTY_BPS = 1_000;
     /// @inheritdoc IModels
     uint256 public constant MAX_TEXT_BYTES = 64;
 
+    /// @inheritdoc IModels
+    uint40 public constant RAISE_DELAY = 7 days;
+
     uint256 private constant BPS = 10_000;
 
-    /// @dev What the escrow asks for at each redemption (holder and rate) is in one slot, which is why the holder is kept
-    /// here as well as in ERC-721's own records. The slot has room for a pending rate and its date.
+    /// @dev What the escrow asks for at each redemption is in one slot, read as one word: from the low end the holder
+    /// (160 bits, which is why it is kept here as well as in ERC-721's own records), the rate until a date (16), the rate
+    /// from that date on (16) and the date (40). Without a raise the date is zero and only the second rate counts.
     struct Record {
-        address holder;
-        uint16 royaltyBps;
+        uint256 terms;
         address publisher;
         bytes32 manifestHash;
         string quantisation;
@@ -44,7 +50,8 @@ contract Models is ERC721, IERC2981, IModels {
         require(!exists(modelId), AlreadyRegistered(modelId));
 
         Record storage record = _records[modelId];
-        record.royaltyBps = royaltyBps;
+        // Minting writes the holder beside it.
+        record.terms = _pack(address(0), 0, royaltyBps, 0);
         record.publisher = msg.sender;
         record.manifestHash = manifestHash;
         record.quantisation = quantisation;
@@ -55,26 +62,53 @@ contract Models is ERC721, IERC2981, IModels {
     }
 
     /// @inheritdoc IModels
+    function setRoyalty(bytes32 modelId, uint16 royaltyBps) external {
+        Record storage record = _records[modelId];
+        uint256 terms = record.terms;
+        // Nobody calls from the zero address, so an unknown model has no holder who could.
+        require(msg.sender == address(uint160(terms)), NotHolder(modelId));
+        require(royaltyBps <= MAX_ROYALTY_BPS, RoyaltyTooHigh(royaltyBps));
+        uint16 current = _inForce(terms);
+        if (royaltyBps > current) {
+            uint40 from = (block.timestamp + RAISE_DELAY).toUint40();
+            record.terms = _pack(msg.sender, current, royaltyBps, from);
+            emit RoyaltyChanged(modelId, current, royaltyBps, from);
+        } else {
+            record.terms = _pack(msg.sender, 0, royaltyBps, 0);
+            emit RoyaltyChanged(modelId, royaltyBps, 0, 0);
+        }
+    }
+
+    /// @inheritdoc IModels
     function modelIdOf(address publisher, bytes32 manifestHash) public pure returns (bytes32) {
         return keccak256(abi.encode(publisher, manifestHash));
     }
 
     /// @inheritdoc IModels
     function exists(bytes32 modelId) public view returns (bool) {
-        return _records[modelId].holder != address(0);
+        return address(uint160(_records[modelId].terms)) != address(0);
     }
 
     /// @inheritdoc IModels
     function royaltyOf(bytes32 modelId) public view returns (address holder, uint16 royaltyBps) {
-        Record storage record = _records[modelId];
-        return (record.holder, record.royaltyBps);
+        uint256 terms = _records[modelId].terms;
+        return (address(uint160(terms)), _inForce(terms));
+    }
+
+    /// @inheritdoc IModels
+    function pendingRoyaltyOf(bytes32 modelId) external view returns (uint16 royaltyBps, uint40 from) {
+        uint256 terms = _records[modelId].terms;
+        from = uint40(terms >> 192);
+        if (block.timestamp >= from) return (0, 0);
+        royaltyBps = uint16(terms >> 176);
     }
 
     /// @inheritdoc IModels
     function modelOf(bytes32 modelId) external view returns (Model memory) {
         require(exists(modelId), UnknownModel(modelId));
         Record storage record = _records[modelId];
-        return Model(record.publisher, record.royaltyBps, record.manifestHash, record.quantisation, record.licence);
+        uint16 royaltyBps = _inForce(record.terms);
+        return Model(record.publisher, royaltyBps, record.manifestHash, record.quantisation, record.licence);
     }
 
     /// @inheritdoc IERC2981
@@ -93,6 +127,16 @@ contract Models is ERC721, IERC2981, IModels {
     /// @dev Every mint and transfer passes here, so the holder the escrow pays is the holder of the token.
     function _update(address to, uint256 tokenId, address auth) internal override returns (address from) {
         from = super._update(to, tokenId, auth);
-        _records[bytes32(tokenId)].holder = to;
+        Record storage record = _records[bytes32(tokenId)];
+        record.terms = record.terms >> 160 << 160 | uint160(to);
+    }
+
+    /// @dev The rate in force now.
+    function _inForce(uint256 terms) private view returns (uint16) {
+        return uint16(block.timestamp < terms >> 192 ? terms >> 160 : terms >> 176);
+    }
+
+    function _pack(address holder, uint16 until, uint16 since, uint40 date) private pure returns (uint256) {
+        return uint256(date) << 192 | uint256(since) << 176 | uint256(until) << 160 | uint160(holder);
     }
 }

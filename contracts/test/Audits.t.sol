@@ -113,7 +113,7 @@ contract AuditsTest is Market {
     /// @dev Stake was free in the moment the dispute window ended.
     function test_TRST_M_9_unbonding_equal_to_the_dispute_window() public {
         uint40 disputeWindow = 7 days;
-        Providers providers = new Providers(token, disputeWindow);
+        Providers providers = new Providers(token, address(escrow), address(0), treasury, disputeWindow);
         yes(providers.unstakeDelay() > 72 hours + disputeWindow, "a margin is left");
         eq(providers.unstakeDelay(), 72 hours + disputeWindow + 48 hours, "delay");
     }
@@ -130,7 +130,7 @@ contract AuditsTest is Market {
         vm.expectRevert();
         escrow.requestClose(_params(0));
         vm.expectRevert(abi.encodeWithSelector(IProviders.DisputeWindowOutOfBounds.selector, type(uint40).max));
-        new Providers(token, type(uint40).max);
+        new Providers(token, address(escrow), address(0), treasury, type(uint40).max);
     }
 
     /// @dev Thawing began before the business that the stake was shown for.
@@ -339,7 +339,7 @@ contract AuditsTest is Market {
     }
 
     function _staked(uint40 disputeWindow) private returns (Providers providers) {
-        providers = new Providers(token, disputeWindow);
+        providers = new Providers(token, address(escrow), address(0), treasury, disputeWindow);
         token.mint(provider, 10 * DOLLAR);
         vm.startPrank(provider);
         token.approve(address(providers), type(uint256).max);

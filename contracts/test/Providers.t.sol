@@ -4,24 +4,39 @@ pragma solidity ^0.8.28;
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {Providers} from "../src/Providers.sol";
 import {IProviders} from "../src/interfaces/IProviders.sol";
-import {Test} from "./Test.sol";
-import {TestDollar} from "../src/TestDollar.sol";
-import {FeeOnTransfer} from "./tokens/Hostile.sol";
+import {Market} from "./Market.sol";
+import {FeeOnTransfer, Reentrant} from "./tokens/Hostile.sol";
 
-/// @notice Registering, and stake in and out.
-contract ProvidersTest is Test {
+/// @notice Says another escrow's domain.
+contract FakeEscrow {
+    bytes32 public immutable domainSeparator;
+
+    constructor(bytes32 domain) {
+        domainSeparator = domain;
+    }
+}
+
+/// @notice Registering, stake in and out, and freezing.
+contract ProvidersTest is Market {
     address private constant ALICE = address(0xA11CE);
+    address private constant BOB = address(0xB0B);
     bytes32 private constant NODE = keccak256("node");
     bytes8 private constant REGION = "eu-west";
+    address private constant DISPUTES = address(0xD15);
+    address private constant RECIPIENT = address(0x5EC);
 
-    TestDollar private token = new TestDollar();
-    Providers private providers = new Providers(token, 7 days);
+    Providers private providers;
 
-    function setUp() public {
-        vm.warp(1_700_000_000);
+    function setUp() public override {
+        super.setUp();
+        providers = _providers(IERC20(address(token)), address(escrow), RECIPIENT, 7 days);
         token.mint(ALICE, 100);
         vm.startPrank(ALICE);
         token.approve(address(providers), type(uint256).max);
+    }
+
+    function _providers(IERC20 token_, address escrow_, address recipient, uint40 window) private returns (Providers) {
+        return new Providers(token_, escrow_, DISPUTES, recipient, window);
     }
 
     function test_register() public {
@@ -105,9 +120,139 @@ contract ProvidersTest is Test {
         yes(providers.providerOf(ALICE).active, "active");
     }
 
+    function test_terms_are_checked() public {
+        vm.stopPrank();
+        vm.expectRevert(IProviders.BadAddress.selector);
+        _providers(IERC20(address(0)), address(escrow), RECIPIENT, 7 days);
+        vm.expectRevert(IProviders.BadAddress.selector);
+        _providers(token, address(escrow), address(0), 7 days);
+        vm.expectRevert();
+        _providers(token, ALICE, RECIPIENT, 7 days);
+        FakeEscrow fake = new FakeEscrow(escrow.domainSeparator());
+        vm.expectRevert(IProviders.WrongEscrow.selector);
+        _providers(token, address(fake), RECIPIENT, 7 days);
+        vm.expectRevert(abi.encodeWithSelector(IProviders.DisputeWindowOutOfBounds.selector, 30 days + 1));
+        _providers(token, address(escrow), RECIPIENT, 30 days + 1);
+        Providers longest = _providers(token, address(escrow), RECIPIENT, 30 days);
+        eq(longest.unstakeDelay(), 35 days, "delay");
+        yes(longest.unstakeDelay() <= longest.FREEZE_PERIOD() + longest.FREEZE_GAP(), "one can leave between freezes");
+        eq(longest.escrow(), address(escrow), "escrow");
+        eq(longest.disputes(), DISPUTES, "disputes");
+        eq(longest.slashRecipient(), RECIPIENT, "recipient");
+    }
+
+    function test_the_slash_recipient_is_no_provider() public {
+        vm.startPrank(RECIPIENT);
+        vm.expectRevert(IProviders.RecipientCannotStake.selector);
+        providers.register(1, NODE, REGION, 0);
+    }
+
+    // ---- freezing ----------------------------------------------------------------------------------------------
+
+    function test_a_frozen_provider_takes_no_work_and_no_stake_out() public {
+        providers.register(100, NODE, REGION, 0);
+        providers.requestUnstake(40);
+        uint40 until = uint40(block.timestamp) + 30 days;
+        vm.expectEmit(true, true, true, true, address(providers));
+        emit IProviders.ProviderFrozen(ALICE, until, "case");
+        _asDisputes();
+        providers.freeze(ALICE, "case");
+        IProviders.Provider memory record = providers.providerOf(ALICE);
+        yes(!record.active, "not active");
+        eq(record.frozenUntil, until, "until");
+
+        vm.startPrank(ALICE);
+        vm.warp(until - 1);
+        vm.expectRevert(abi.encodeWithSelector(IProviders.Frozen.selector, until));
+        providers.completeUnstake();
+        vm.warp(until);
+        yes(providers.providerOf(ALICE).active, "it lapsed by itself");
+        eq(providers.completeUnstake(), 40, "left");
+    }
+
+    /// @dev The longest delay and a dispute contract that freezes whenever it may: one can leave all the same.
+    function test_no_row_of_freezes_holds_stake_for_ever() public {
+        providers = _providers(token, address(escrow), RECIPIENT, 30 days);
+        token.approve(address(providers), 100);
+        providers.register(100, NODE, REGION, 0);
+        _asDisputes();
+        providers.freeze(ALICE, "one");
+        uint40 from = providers.freezableFrom(ALICE);
+        vm.startPrank(ALICE);
+        providers.requestUnstake(100);
+        _asDisputes();
+        vm.expectRevert(abi.encodeWithSelector(IProviders.FrozenLately.selector, from));
+        providers.freeze(ALICE, "two");
+        vm.warp(from - 1);
+        vm.expectRevert(abi.encodeWithSelector(IProviders.FrozenLately.selector, from));
+        providers.freeze(ALICE, "two");
+        vm.startPrank(ALICE);
+        eq(providers.completeUnstake(), 100, "left in the gap");
+        _asDisputes();
+        vm.warp(from);
+        providers.freeze(ALICE, "two");
+        yes(!providers.providerOf(ALICE).active, "frozen again");
+    }
+
+    function test_an_early_end_of_a_freeze_starts_the_gap() public {
+        providers.register(100, NODE, REGION, 0);
+        _asDisputes();
+        vm.expectRevert(IProviders.NotFrozen.selector);
+        providers.unfreeze(ALICE);
+        vm.expectRevert(IProviders.NotRegistered.selector);
+        providers.freeze(BOB, "nobody");
+        providers.freeze(ALICE, "case");
+        vm.warp(block.timestamp + 1 days);
+        vm.expectEmit(true, true, true, true, address(providers));
+        emit IProviders.ProviderUnfrozen(ALICE);
+        providers.unfreeze(ALICE);
+        yes(providers.providerOf(ALICE).active, "active again");
+        eq(providers.freezableFrom(ALICE), block.timestamp + 7 days, "gap");
+        vm.expectRevert(IProviders.NotFrozen.selector);
+        providers.unfreeze(ALICE);
+        vm.expectRevert();
+        providers.freeze(ALICE, "at once");
+    }
+
+    function test_a_slash_reaches_a_frozen_provider() public {
+        providers.register(100, NODE, REGION, 0);
+        _asDisputes();
+        providers.freeze(ALICE, "case");
+        eq(providers.slash(ALICE, 10, "case", address(0)), 10, "taken");
+        eq(providers.providerOf(ALICE).stake, 90, "stake");
+    }
+
+    function _asDisputes() private {
+        vm.stopPrank();
+        vm.startPrank(DISPUTES);
+    }
+
+    // ---- tokens ------------------------------------------------------------------------------------------------
+
+    function test_a_reentrant_token_gains_nothing() public {
+        Reentrant hostile = new Reentrant();
+        providers = _providers(IERC20(address(hostile)), address(escrow), RECIPIENT, 7 days);
+        hostile.mint(ALICE, 1_000);
+        hostile.approve(address(providers), 1_000);
+        bytes[5] memory calls = [
+            abi.encodeCall(Providers.register, (1, NODE, REGION, 0)),
+            abi.encodeCall(Providers.addStake, (1)),
+            abi.encodeCall(Providers.requestUnstake, (1)),
+            abi.encodeCall(Providers.completeUnstake, ()),
+            abi.encodeCall(Providers.claimCredit, ())
+        ];
+        providers.register(100, NODE, REGION, 0);
+        for (uint256 i; i < calls.length; ++i) {
+            hostile.arm(address(providers), calls[i]);
+            providers.addStake(1);
+            eq(bytes32(hostile.answer()), bytes32(bytes4(keccak256("ReentrancyGuardReentrantCall()"))), "guarded");
+        }
+        eq(providers.providerOf(ALICE).stake, 105, "stake");
+    }
+
     function test_a_token_with_a_fee_counts_what_arrived() public {
         FeeOnTransfer hostile = new FeeOnTransfer();
-        providers = new Providers(IERC20(address(hostile)), 7 days);
+        providers = _providers(IERC20(address(hostile)), address(escrow), RECIPIENT, 7 days);
         hostile.mint(ALICE, 1_000);
         hostile.approve(address(providers), 1_000);
         providers.register(1_000, NODE, REGION, 0);

@@ -74,6 +74,8 @@ alloy::sol! {
         function exists(bytes32 modelId) external view returns (bool);
         function royaltyOf(bytes32 modelId) external view returns (address holder, uint16 royaltyBps);
         function modelOf(bytes32 modelId) external view returns (Model memory);
+        function setRoyalty(bytes32 modelId, uint16 royaltyBps) external;
+        function pendingRoyaltyOf(bytes32 modelId) external view returns (uint16 royaltyBps, uint40 from);
     }
 
     #[derive(Debug)]
@@ -83,13 +85,51 @@ alloy::sol! {
         bytes8 region;
         bytes32 metadataHash;
         bool active;
+        bool convicted;
+        uint40 frozenUntil;
+    }
+
+    #[derive(Debug)]
+    struct Receipt {
+        bytes32 channelId;
+        uint64 sequence;
+        bytes32 requestId;
+        bytes32 modelId;
+        bytes32 requestHash;
+        bytes32 responseHash;
+        uint64 inputUnits;
+        uint64 outputUnits;
+        uint128 costNano;
+        uint128 totalNano;
+        uint8 status;
+        uint64 finishedAt;
+        bytes8 region;
+        uint64 energyMillijoules;
+        bytes32 fingerprintRoot;
+        bytes32 previousHead;
     }
 
     interface Providers {
         function register(uint96 stake, bytes32 nodeKey, bytes8 region, bytes32 metadataHash) external;
         function update(bytes32 nodeKey, bytes8 region, bytes32 metadataHash) external;
+        function addStake(uint96 amount) external;
+        function requestUnstake(uint96 amount) external;
+        function completeUnstake() external returns (uint96 amount);
+        function freeze(address provider, bytes32 caseHash) external;
+        function unfreeze(address provider) external;
+        function slash(address provider, uint96 amount, bytes32 offence, address reporter) external returns (uint96 taken);
+        function proveEquivocation(Receipt calldata first, bytes calldata firstSignature, Receipt calldata second, bytes calldata secondSignature) external returns (uint96 taken);
+        function claimCredit() external returns (uint256 amount);
         function providerOf(address provider) external view returns (Provider memory);
+        function unstakingOf(address provider) external view returns (uint96 amount, uint40 availableAt);
+        function freezableFrom(address provider) external view returns (uint40);
+        function isJudged(bytes32 offence) external view returns (bool);
+        function creditOf(address account) external view returns (uint256);
         function token() external view returns (address);
+        function escrow() external view returns (address);
+        function disputes() external view returns (address);
+        function slashRecipient() external view returns (address);
+        function unstakeDelay() external view returns (uint40);
     }
 
     interface TestDollar {

@@ -34,8 +34,12 @@ pub struct ProviderRecord {
     pub region: Region,
     /// keccak-256 of its metadata document; zero if it has none.
     pub metadata: Digest,
-    /// Whether it has stake that is not leaving.
+    /// Whether it has stake that is not leaving, and is neither frozen nor convicted.
     pub active: bool,
+    /// Whether it was proven to have signed two receipts for one number; for ever.
+    pub convicted: bool,
+    /// When its freeze ends or ended, in seconds of the chain; zero if there was none.
+    pub frozen_until: u64,
 }
 
 /// What the `Models` contract says about a model.
@@ -108,18 +112,23 @@ impl Chain {
             self.escrow(&bindings::Escrow::tokenCall {}).await,
             self.escrow(&bindings::Escrow::modelsCall {}).await,
         );
-        let staked = self.providers(&bindings::Providers::tokenCall {}).await;
-        let found = match (escrow.0, escrow.1, staked) {
-            (Ok(token), Ok(models), Ok(staked)) => [token, models, staked].map(abi::from_evm),
-            (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => {
+        let staking = (
+            self.providers(&bindings::Providers::tokenCall {}).await,
+            self.providers(&bindings::Providers::escrowCall {}).await,
+        );
+        let found = match (escrow.0, escrow.1, staking.0, staking.1) {
+            (Ok(token), Ok(models), Ok(staked), Ok(judged)) => [token, models, staked, judged].map(abi::from_evm),
+            (Err(error), ..) | (_, Err(error), ..) | (.., Err(error), _) | (.., Err(error)) => {
                 return match error {
                     Error::NoContract { .. } | Error::Reverted { .. } => Ok(false),
                     other => Err(other),
                 };
             }
         };
-        let Contracts { token, models, .. } = self.contracts;
-        Ok(found == [token, models, token]
+        let Contracts {
+            token, models, escrow, ..
+        } = self.contracts;
+        Ok(found == [token, models, token, escrow]
             && self.link.has_code(abi::to_evm(token)).await?
             && self.link.has_code(abi::to_evm(models)).await?)
     }
@@ -188,6 +197,8 @@ impl Chain {
             region: Region(record.region.0),
             metadata: abi::digest(record.metadataHash),
             active: record.active,
+            convicted: record.convicted,
+            frozen_until: abi::seconds(record.frozenUntil),
         };
         Ok((!record.node.is_zero()).then_some(record))
     }
@@ -278,7 +289,7 @@ impl Chain {
         receipt.map(|receipt| sender::confirmed(&receipt)).transpose()
     }
 
-    async fn escrow<C: SolCall>(&self, call: &C) -> Result<C::Return, Error> {
+    pub(crate) async fn escrow<C: SolCall>(&self, call: &C) -> Result<C::Return, Error> {
         self.link.call(abi::to_evm(self.contracts.escrow), call).await
     }
 
@@ -286,11 +297,11 @@ impl Chain {
         self.link.call(abi::to_evm(self.contracts.token), call).await
     }
 
-    async fn models<C: SolCall>(&self, call: &C) -> Result<C::Return, Error> {
+    pub(crate) async fn models<C: SolCall>(&self, call: &C) -> Result<C::Return, Error> {
         self.link.call(abi::to_evm(self.contracts.models), call).await
     }
 
-    async fn providers<C: SolCall>(&self, call: &C) -> Result<C::Return, Error> {
+    pub(crate) async fn providers<C: SolCall>(&self, call: &C) -> Result<C::Return, Error> {
         self.link.call(abi::to_evm(self.contracts.providers), call).await
     }
 }

@@ -9,12 +9,12 @@ use alloy::{
 use rialto_protocol::{Address, SigningKey, ticket::Contracts};
 use serde::Deserialize;
 
-use crate::{Chain, Error, Options, abi, link::Link, sender::Sender};
+use crate::{Chain, Endpoints, Error, Options, abi, link::Link, sender::Sender};
 
-const ESCROW: &str = include_str!("../../../contracts/artifacts/Escrow.json");
-const MODELS: &str = include_str!("../../../contracts/artifacts/Models.json");
-const PROVIDERS: &str = include_str!("../../../contracts/artifacts/Providers.json");
-const TEST_DOLLAR: &str = include_str!("../../../contracts/artifacts/TestDollar.json");
+pub(crate) const ESCROW: &str = include_str!("../../../contracts/artifacts/Escrow.json");
+pub(crate) const MODELS: &str = include_str!("../../../contracts/artifacts/Models.json");
+pub(crate) const PROVIDERS: &str = include_str!("../../../contracts/artifacts/Providers.json");
+pub(crate) const TEST_DOLLAR: &str = include_str!("../../../contracts/artifacts/TestDollar.json");
 
 /// The compiled contracts.
 pub(crate) const ARTIFACTS: [&str; 4] = [ESCROW, MODELS, PROVIDERS, TEST_DOLLAR];
@@ -28,6 +28,13 @@ pub struct DeployOptions {
     pub fee_recipient: Address,
     /// Seconds between a payer's request to close and the close: 15 minutes to 30 days.
     pub challenge_period: u64,
+    /// Who may pause deposits and opens for a while; zero for nobody, ever.
+    pub guardian: Address,
+    /// Who may freeze and slash providers; zero for nobody, ever.
+    pub disputes: Address,
+    /// Who is credited what is taken from providers, and may not be one itself. `None` is the fee recipient, or without
+    /// one the account that deploys.
+    pub slash_recipient: Option<Address>,
     /// Seconds that a dispute may take, at most 30 days; stake leaves only after it.
     pub dispute_window: u64,
     /// The stablecoin; `None` creates a `TestDollar`, which anybody can mint.
@@ -40,9 +47,20 @@ impl Default for DeployOptions {
             fee_bps: 0,
             fee_recipient: Address::default(),
             challenge_period: 24 * 3_600,
+            guardian: Address::default(),
+            disputes: Address::default(),
+            slash_recipient: None,
             dispute_window: 72 * 3_600,
             token: None,
         }
+    }
+}
+
+impl DeployOptions {
+    /// Who is credited what is taken from providers, when this account deploys.
+    pub fn slash_recipient(&self, deployer: Address) -> Address {
+        let fee_recipient = Some(self.fee_recipient).filter(|recipient| !recipient.is_zero());
+        self.slash_recipient.or(fee_recipient).unwrap_or(deployer)
     }
 }
 
@@ -60,8 +78,12 @@ pub struct Deployment {
 }
 
 /// Creates the contracts anew; the key pays for gas and keeps no power over them.
-pub async fn deploy(rpc_url: &str, key: &SigningKey, options: &DeployOptions) -> Result<Deployment, Error> {
-    let link = Arc::new(Link::new(rpc_url, Options::default())?);
+pub async fn deploy(
+    nodes: impl Into<Endpoints>,
+    key: &SigningKey,
+    options: &DeployOptions,
+) -> Result<Deployment, Error> {
+    let link = Arc::new(Link::new(&nodes.into(), Options::default())?);
     let chain_id = link.chain_id().await?;
     let block = link.block_number().await?.saturating_add(1);
     let copy = SigningKey::from_bytes(&key.to_bytes()).map_err(|_| Error::invalid("the key is not valid"))?;
@@ -72,8 +94,6 @@ pub async fn deploy(rpc_url: &str, key: &SigningKey, options: &DeployOptions) ->
         None => create(&sender, TEST_DOLLAR, Vec::new()).await?,
     };
     let models = create(&sender, MODELS, Vec::new()).await?;
-    let staking = (abi::to_evm(token), U256::from(options.dispute_window)).abi_encode_params();
-    let providers = create(&sender, PROVIDERS, staking).await?;
     let terms = (
         abi::to_evm(token),
         abi::to_evm(models),
@@ -82,6 +102,14 @@ pub async fn deploy(rpc_url: &str, key: &SigningKey, options: &DeployOptions) ->
         U256::from(options.challenge_period),
     );
     let escrow = create(&sender, ESCROW, terms.abi_encode_params()).await?;
+    let staking = (
+        abi::to_evm(token),
+        abi::to_evm(escrow),
+        abi::to_evm(options.disputes),
+        abi::to_evm(options.slash_recipient(sender.address())),
+        U256::from(options.dispute_window),
+    );
+    let providers = create(&sender, PROVIDERS, staking.abi_encode_params()).await?;
     Ok(Deployment {
         contracts: Contracts {
             token,
@@ -99,22 +127,23 @@ pub async fn deploy(rpc_url: &str, key: &SigningKey, options: &DeployOptions) ->
 ///
 /// An earlier deployment that was cut off before it was recorded leaves contracts behind that nobody uses.
 pub async fn ensure_deployed(
-    rpc_url: &str,
+    nodes: impl Into<Endpoints>,
     key: &SigningKey,
     options: &DeployOptions,
     recorded: Option<Deployment>,
 ) -> Result<Deployment, Error> {
+    let nodes = nodes.into();
     let Some(recorded) = recorded else {
-        return deploy(rpc_url, key, options).await;
+        return deploy(nodes, key, options).await;
     };
-    let chain = Chain::connect(rpc_url, recorded.contracts)?;
+    let chain = Chain::connect(nodes.clone(), recorded.contracts)?;
     if chain.chain_id().await? == recorded.chain_id && chain.is_deployed().await? {
         return Ok(Deployment {
             created: false,
             ..recorded
         });
     }
-    deploy(rpc_url, key, options).await
+    deploy(nodes, key, options).await
 }
 
 #[derive(Deserialize)]
@@ -122,10 +151,15 @@ struct Artifact {
     bytecode: Bytes,
 }
 
-async fn create(sender: &Sender, artifact: &str, arguments: Vec<u8>) -> Result<Address, Error> {
+/// The code that creates a contract, without the constructor's arguments.
+pub(crate) fn creation_code(artifact: &str) -> Result<Bytes, Error> {
     let artifact: Artifact =
         serde_json::from_str(artifact).map_err(|_| Error::invalid("a compiled contract of this build is damaged"))?;
-    let code = [artifact.bytecode.as_ref(), &arguments].concat();
+    Ok(artifact.bytecode)
+}
+
+async fn create(sender: &Sender, artifact: &str, arguments: Vec<u8>) -> Result<Address, Error> {
+    let code = [creation_code(artifact)?.as_ref(), &arguments].concat();
     let receipt = sender.send(TxKind::Create, code.into(), U256::ZERO).await?;
     let address = receipt
         .contract_address

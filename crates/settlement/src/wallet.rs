@@ -202,14 +202,14 @@ impl Wallet {
         self.sender.send(to, call.abi_encode().into(), U256::ZERO).await
     }
 
-    async fn act<C: SolCall>(&self, to: Address, call: &C) -> Result<Confirmed, Error> {
+    pub(crate) async fn act<C: SolCall>(&self, to: Address, call: &C) -> Result<Confirmed, Error> {
         confirmed(&self.transact(to, call).await?)
     }
 
     /// Sends a call in which `spender` pulls `amount`, after approving exactly that.
     ///
     /// Exactly, because an unlimited approval would put the whole account at the mercy of the contract for ever.
-    async fn pulled_by<C: SolCall>(
+    pub(crate) async fn pulled_by<C: SolCall>(
         &self,
         spender: Address,
         amount: MicroDollars,
