@@ -240,25 +240,18 @@ contract StakesTest is Market {
         targets[0] = address(stakers);
     }
 
-    /// @dev The registry holds what it owes, and more only if somebody gave it.
-    function invariant_stake_is_held() public view {
-        (uint256 stakes,) = stakers.stakes();
+    /// @dev One campaign for all: forge would play every invariant a game of its own.
+    function invariant_8_stake_is_held_conserved_and_lost_by_the_convicted() public view {
+        (uint256 stakes, bool none) = stakers.stakes();
         Providers registry = stakers.registry();
+        // The registry holds what it owes, and more only if somebody gave it.
         uint256 owed = stakes + registry.totalCredit();
-        eq(stakers.token().balanceOf(address(registry)), owed + _donated(), "held");
-    }
-
-    /// @dev Nothing is made or lost between stake, credits and what was paid out.
-    function invariant_stake_is_conserved() public view {
-        (uint256 stakes,) = stakers.stakes();
+        eq(stakers.token().balanceOf(address(registry)), owed + stakers.donated(), "held");
+        // Nothing is made or lost between stake, credits and what was paid out.
         eq(stakers.arrived(), stakes + stakers.left() + stakers.taken(), "stake");
         eq(stakers.taken(), stakers.credits() + stakers.claimed(), "credits");
-        eq(stakers.registry().totalCredit(), stakers.credits(), "their sum");
-    }
-
-    function invariant_a_convicted_provider_has_no_stake() public view {
-        (, bool none) = stakers.stakes();
-        yes(none, "for ever");
+        eq(registry.totalCredit(), stakers.credits(), "their sum");
+        yes(none, "a convicted provider has no stake, for ever");
     }
 
     /// @dev Nothing above holds idly: each action happens.
@@ -272,9 +265,7 @@ contract StakesTest is Market {
             yes(stakers.calls(names[i]) >= 3, names[i]);
         }
         yes(stakers.calls("register") >= 3, "register");
-        invariant_stake_is_held();
-        invariant_stake_is_conserved();
-        invariant_a_convicted_provider_has_no_stake();
+        invariant_8_stake_is_held_conserved_and_lost_by_the_convicted();
     }
 
     function _act(uint256 r) internal virtual {
@@ -288,10 +279,6 @@ contract StakesTest is Market {
         if (kind == 8) stakers.prove(x << 1, x >> 16, bytes32(x));
         if (kind == 9) stakers.claimCredit(x);
         if (kind == 10) stakers.wait_(x);
-    }
-
-    function _donated() internal view virtual returns (uint256) {
-        return stakers.donated();
     }
 }
 
