@@ -73,9 +73,16 @@ pub(crate) struct Place {
     /// The market's ticket, as `rialto ticket` prints it.
     #[arg(long, env = "RIALTO_TICKET", value_name = "TICKET")]
     pub(crate) ticket: Option<String>,
-    /// The chain's RPC address; by default the ticket's.
-    #[arg(long, env = "RIALTO_RPC_URL", value_name = "URL")]
-    pub(crate) rpc_url: Option<String>,
+    /// An RPC address of the chain; by default the ticket's. May be given several times, or with commas: the next one is
+    /// asked when one fails.
+    #[arg(
+        long,
+        env = "RIALTO_RPC_URL",
+        value_name = "URL",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) rpc_url: Vec<String>,
     /// UDP address of the node; port 0 for any.
     #[arg(long, env = "RIALTO_NODE_LISTEN", value_name = "ADDRESS")]
     pub(crate) node_listen: Option<SocketAddr>,
@@ -93,9 +100,15 @@ pub(crate) struct Up {
     /// Stop after the first settled trade.
     #[arg(long)]
     pub(crate) once: bool,
-    /// Use this chain instead of the embedded one.
-    #[arg(long, env = "RIALTO_RPC_URL", value_name = "URL")]
-    pub(crate) rpc_url: Option<String>,
+    /// Use the chain at this RPC address instead of the embedded one. May be given several times, or with commas.
+    #[arg(
+        long,
+        env = "RIALTO_RPC_URL",
+        value_name = "URL",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) rpc_url: Vec<String>,
     /// Where the gateway answers.
     #[arg(long, env = "RIALTO_GATEWAY_LISTEN", value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use rialto_protocol::{Address, Domain, ticket::Ticket};
-use rialto_settlement::{Chain, Deployment};
+use rialto_settlement::{Chain, Deployment, Endpoints};
 use serde::{Deserialize, Serialize};
 
 use crate::{args::Place, settings::Settings};
@@ -13,12 +13,16 @@ const RECORD: &str = "market.json";
 /// The file in which a machine that joined keeps the ticket.
 const TICKET: &str = "ticket";
 
+/// The file beside it with the chain's RPC addresses, one a line, when they are not the ticket's. They may hold passwords,
+/// which a ticket must not.
+const RPC_URLS: &str = "rpc-urls";
+
 /// What the founder of a market keeps of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The chain's id.
     pub(crate) chain_id: u64,
-    /// Where the chain answered.
+    /// Where the chain answered, without a password.
     pub(crate) rpc_url: String,
     /// Its contracts.
     pub(crate) contracts: rialto_protocol::ticket::Contracts,
@@ -63,16 +67,23 @@ pub(crate) struct Market {
     pub(crate) ticket: Ticket,
     /// Its chain.
     pub(crate) chain: Chain,
+    /// Where the chain answers, passwords included.
+    rpc_urls: Vec<String>,
 }
 
 impl Market {
     /// The market that flags, file or data directory name.
     pub(crate) fn find(settings: &Settings, place: &Place) -> Result<Self> {
         let given = place.ticket.clone().or_else(|| settings.file.ticket.clone());
+        let mut places = vec![place.rpc_url.clone(), settings.file.rpc_urls()];
         let text = match given {
             Some(text) => text,
             None => match settings.dir.read(TICKET)? {
-                Some(text) => text,
+                Some(text) => {
+                    let kept = settings.dir.read(RPC_URLS)?.unwrap_or_default();
+                    places.push(kept.lines().map(str::to_owned).collect());
+                    text
+                }
                 None => bail!(
                     "this data directory belongs to no market yet: start one with `rialto up`, or join one with --ticket \
                      (on the other machine: `rialto ticket`)"
@@ -80,15 +91,31 @@ impl Market {
             },
         };
         let mut ticket: Ticket = text.parse()?;
-        if let Some(url) = place.rpc_url.clone().or_else(|| settings.file.rpc_url.clone()) {
-            ticket.rpc_url = url;
+        let rpc_urls = places.into_iter().find(|urls| !urls.is_empty());
+        let rpc_urls = rpc_urls.unwrap_or_else(|| vec![ticket.rpc_url.clone()]);
+        if let Some(first) = rpc_urls.first() {
+            ticket.rpc_url = Endpoints::without_password(first);
         }
-        let chain = Chain::connect(&ticket.rpc_url, ticket.contracts)?;
-        Ok(Self { ticket, chain })
+        let options = settings.file.chain_options(Some(ticket.chain_id));
+        let chain = Chain::connect_with(&rpc_urls, ticket.contracts, options)?;
+        Ok(Self {
+            ticket,
+            chain,
+            rpc_urls,
+        })
     }
 
-    /// Keeps the ticket, so that the next start needs none.
+    /// Keeps the ticket and the chain's addresses, so that the next start needs none.
     pub(crate) fn remember(&self, settings: &Settings) -> Result<()> {
+        let differ = self.rpc_urls.iter().ne([&self.ticket.rpc_url]);
+        if differ || settings.dir.read(RPC_URLS)?.is_some() {
+            let kept = if differ {
+                self.rpc_urls.join("\n")
+            } else {
+                String::new()
+            };
+            settings.dir.write(RPC_URLS, &kept)?;
+        }
         settings.dir.write(TICKET, &self.ticket.to_string())
     }
 

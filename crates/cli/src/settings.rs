@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use etcetera::{BaseStrategy, choose_base_strategy};
+use rialto_settlement::Options;
 use serde::{Deserialize, Serialize};
 
 use crate::{args::Arguments, data_dir::DataDir};
@@ -25,6 +26,10 @@ pub(crate) struct File {
     pub(crate) ticket: Option<String>,
     /// The chain's RPC address.
     pub(crate) rpc_url: Option<String>,
+    /// More of them, asked in this order when one fails.
+    pub(crate) rpc_urls: Vec<String>,
+    /// Most that is ever offered for a unit of gas, in gwei.
+    pub(crate) max_gas_gwei: Option<u64>,
     /// A relay for peers behind NATs.
     pub(crate) relay: Option<String>,
     /// `rialto chain`.
@@ -83,6 +88,24 @@ pub(crate) struct GatewayFile {
     pub(crate) aliases: BTreeMap<String, String>,
 }
 
+impl File {
+    /// All RPC addresses of the chain, in the order in which they are asked.
+    pub(crate) fn rpc_urls(&self) -> Vec<String> {
+        self.rpc_url.iter().chain(&self.rpc_urls).cloned().collect()
+    }
+
+    /// How to deal with the chain, whose id is known if the market is.
+    pub(crate) fn chain_options(&self, chain_id: Option<u64>) -> Options {
+        let options = Options::default();
+        let limit = self.max_gas_gwei.map(|gwei| u128::from(gwei) * 1_000_000_000);
+        Options {
+            chain_id,
+            max_fee_per_gas: limit.unwrap_or(options.max_fee_per_gas),
+            ..options
+        }
+    }
+}
+
 /// What the settings mean for every command.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -139,6 +162,7 @@ mod tests {
         assert_eq!(minimal, File::default());
         let full = read(&Path::new(CONFIG).join("full.toml")).unwrap();
         assert!(full.gateway.listen.is_some() && full.provider.stake.is_some() && full.chain.listen.is_some());
+        assert_eq!(full.rpc_urls().len(), 2);
     }
 
     #[test]

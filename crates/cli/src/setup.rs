@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail};
 use rialto_devchain::{DEFAULT_CHAIN_ID, development_keys};
 use rialto_protocol::{Address, Digest, MicroDollars, NodeKey, Region, SigningKey};
-use rialto_settlement::{Chain, DeployOptions, Error, Wallet, ensure_deployed, fund_native};
+use rialto_settlement::{Chain, DeployOptions, Endpoints, Error, Wallet, ensure_deployed, fund_native};
 
 use crate::{
     market::{Market, Record},
@@ -91,14 +91,14 @@ async fn retried<T, F: Future<Output = Result<T>>>(mut attempt: impl FnMut() -> 
 /// Puts contracts and shipped models on the chain, unless they are there.
 pub(crate) async fn found(
     settings: &Settings,
-    rpc_url: &str,
+    rpc_urls: &[String],
     publisher: SigningKey,
     models: &[Found],
 ) -> Result<Record> {
     let recorded = Record::load(settings)?;
-    let chain_of = |record: &Record| Chain::connect(rpc_url, record.contracts);
+    let chain_of = |record: &Record| Chain::connect(rpc_urls, record.contracts);
     let known = recorded.as_ref().map(Record::deployment);
-    let chain_id = chain_id(rpc_url).await?;
+    let chain_id = chain_id(rpc_urls).await?;
     let founder = if is_development(chain_id) {
         faucet_key(Faucet::Founder)?
     } else {
@@ -115,10 +115,13 @@ pub(crate) async fn found(
              there with --ticket, through `rialto gateway` and `rialto provide`"
         );
     }
-    let deployment = ensure_deployed(rpc_url, &founder, &options, known).await?;
+    let deployment = ensure_deployed(rpc_urls, &founder, &options, known).await?;
     let record = Record {
         chain_id: deployment.chain_id,
-        rpc_url: rpc_url.to_owned(),
+        rpc_url: rpc_urls
+            .first()
+            .map(|url| Endpoints::without_password(url))
+            .unwrap_or_default(),
         contracts: deployment.contracts,
         block: deployment.block,
         publisher: publisher.address(),
@@ -144,9 +147,9 @@ pub(crate) async fn found(
 }
 
 /// The chain's id, asked before any contract is known.
-async fn chain_id(rpc_url: &str) -> Result<u64> {
+async fn chain_id(rpc_urls: &[String]) -> Result<u64> {
     let chain = Chain::connect(
-        rpc_url,
+        rpc_urls,
         rialto_protocol::ticket::Contracts {
             token: Address::default(),
             escrow: Address::default(),

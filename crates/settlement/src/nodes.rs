@@ -402,7 +402,10 @@ mod tests {
     fn a_password_is_not_shown() {
         let shown = Endpoints::without_password("https://me:secret@node.example/path");
         assert_eq!(shown, "https://node.example/path");
-        assert_eq!(Endpoints::without_password("http://127.0.0.1:8545"), "http://127.0.0.1:8545");
+        assert_eq!(
+            Endpoints::without_password("http://127.0.0.1:8545"),
+            "http://127.0.0.1:8545"
+        );
         assert_eq!(Endpoints::without_password("me:secret@node"), "(not a URL)");
         let two = Endpoints::from(&vec!["https://me:secret@a".to_owned(), "https://b".to_owned()]);
         assert_eq!(format!("{two:?}"), "Endpoints(2)");

@@ -191,7 +191,49 @@ async fn a_wallet_does_not_burn_its_coins_because_a_node_says_so() {
         _ => json!("0x1"),
     })
     .await;
+    let dear = Wallet::new(chain, key()).send_native(SOMEBODY, 1).await.unwrap_err();
+    assert!(matches!(dear, Error::TooExpensive { .. }), "{dear}");
+    // Too little gas would only burn what it costs.
+    let chain = node(|method| match method {
+        "eth_estimateGas" => json!("0x5207"),
+        _ => block("0x1"),
+    })
+    .await;
     assert!(is_corrupt(Wallet::new(chain, key()).send_native(SOMEBODY, 1).await));
+}
+
+#[tokio::test]
+async fn a_tip_that_a_node_suggests_is_bounded() {
+    // 2^60 wei a unit as a tip: the offer stays at a hundred gwei of tip, and the node is believed in nothing more.
+    let chain = node(|method| match method {
+        "eth_estimateGas" => json!("0x5208"),
+        "eth_getBlockByNumber" => block("0x1"),
+        "eth_maxPriorityFeePerGas" => json!("0x1000000000000000"),
+        "eth_getTransactionCount" => json!("0x0"),
+        "eth_sendRawTransaction" => json!({"error": {"code": -32003, "message": "insufficient funds for gas"}}),
+        _ => json!("0x1"),
+    })
+    .await;
+    let refused = Wallet::new(chain, SigningKey::from_bytes(&[7; 32]).unwrap())
+        .send_native(SOMEBODY, 1)
+        .await;
+    assert!(matches!(refused, Err(Error::InsufficientFunds { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn nonces_that_are_always_taken_end_in_a_refusal() {
+    let chain = node(|method| match method {
+        "eth_estimateGas" => json!("0x5208"),
+        "eth_getBlockByNumber" => block("0x1"),
+        "eth_sendRawTransaction" => {
+            json!({"error": {"code": -32000, "message": "replacement transaction underpriced"}})
+        }
+        _ => json!("0x1"),
+    })
+    .await;
+    let wallet = Wallet::new(chain, SigningKey::from_bytes(&[7; 32]).unwrap());
+    let refused = wallet.send_native(SOMEBODY, 1).await;
+    assert!(matches!(refused, Err(Error::Rejected { .. })), "{refused:?}");
 }
 
 #[tokio::test]

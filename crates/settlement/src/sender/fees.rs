@@ -49,10 +49,7 @@ impl Fees {
         let least = self.scaled(8);
         let asked = market.and_then(|market| Self::offer(market, limit).ok());
         let max = least.max.max(asked.map_or(0, |asked| asked.max)).min(limit);
-        let priority = least
-            .priority
-            .max(asked.map_or(0, |asked| asked.priority))
-            .min(max);
+        let priority = least.priority.max(asked.map_or(0, |asked| asked.priority)).min(max);
         (max >= least.max && priority >= least.priority).then_some(Self { max, priority })
     }
 
@@ -148,7 +145,11 @@ mod tests {
         assert_eq!(capped.max, 30 * GWEI);
         // The market is above the limit: as near to it as allowed, for it may fall.
         assert!(old.raise(Some(&market(50 * GWEI, GWEI)), 30 * GWEI).is_some());
-        assert_eq!(old.raise(None, 8 * GWEI), None, "what is no eighth more is refused by every pool");
+        assert_eq!(
+            old.raise(None, 8 * GWEI),
+            None,
+            "what is no eighth more is refused by every pool"
+        );
     }
 
     #[test]

@@ -32,7 +32,9 @@ impl Sender {
                 return Ok(Submitted::Perhaps);
             }
             perhaps |= said.contains(&Answer::Lost);
-            let refused = said.iter().find(|said| !matches!(said, Answer::Lost | Answer::NotDelivered));
+            let refused = said
+                .iter()
+                .find(|said| !matches!(said, Answer::Lost | Answer::NotDelivered));
             match refused {
                 Some(_) if perhaps => return Ok(Submitted::Perhaps),
                 Some(Answer::Refused(submitted)) => return Ok(*submitted),
@@ -113,7 +115,10 @@ mod tests {
         };
         assert_eq!(says("already known"), Answer::Known);
         assert_eq!(says("transaction already imported"), Answer::Known);
-        assert_eq!(says("nonce too low: next nonce 5, tx nonce 4"), Answer::Refused(Submitted::Past));
+        assert_eq!(
+            says("nonce too low: next nonce 5, tx nonce 4"),
+            Answer::Refused(Submitted::Past)
+        );
         assert_eq!(
             says("replacement transaction underpriced"),
             Answer::Refused(Submitted::Occupied)

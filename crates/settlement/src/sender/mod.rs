@@ -103,6 +103,12 @@ impl Sender {
 
     /// Gives a transaction to the nodes, or goes on with the same one that was given up earlier.
     async fn launch(&self, content: &Content) -> Result<Flight, Error> {
+        // Before anything is estimated: some nodes estimate on top of what waits, which would be this very call.
+        if self.queue.has_stuck()
+            && let Some(flight) = self.queue.resume(self.count("latest").await?, content)
+        {
+            return Ok(flight);
+        }
         let request = self.request(content);
         let mut market = self.link.market().await?;
         let gas = self.gas(&request, &market).await?;
@@ -110,9 +116,6 @@ impl Sender {
         let limit = fees::limit(&self.link.options, gas);
         let _turn = self.queue.turn.lock().await;
         let latest = self.count("latest").await?;
-        if let Some(flight) = self.queue.resume(latest, content) {
-            return Ok(flight);
-        }
         let mut taken = BTreeSet::new();
         for _ in 0..NONCE_ATTEMPTS {
             let fees = Fees::offer(&market, limit)?.made_unique(limit);
@@ -214,7 +217,9 @@ pub(crate) async fn receipt(link: &Link, hash: B256) -> Result<Option<Transactio
     if receipt.transaction_hash != hash {
         return Err(Error::corrupt("the receipt of another transaction"));
     }
-    let Some(block) = receipt.block_number else { return Ok(None) };
+    let Some(block) = receipt.block_number else {
+        return Ok(None);
+    };
     link.rpc.saw(block);
     Ok(Some(receipt))
 }

@@ -44,7 +44,7 @@ pub(crate) struct Signed {
 pub(crate) struct Pending {
     /// The newest.
     pub(crate) newest: Signed,
-    /// All hashes that a node may have, oldest first.
+    /// All hashes that were issued, oldest first.
     pub(crate) hashes: Vec<B256>,
     /// When the newest was made.
     pub(crate) given: Instant,
@@ -113,8 +113,9 @@ impl Queue {
     /// The first nonce from `count` on that is used neither here nor, as far as is known, elsewhere.
     pub(crate) fn free(&self, count: u64, taken: &BTreeSet<u64>) -> u64 {
         let nonces = self.nonces();
-        let used =
-            |nonce: &u64| nonces.flying.contains_key(nonce) || nonces.stuck.contains_key(nonce) || taken.contains(nonce);
+        let used = |nonce: &u64| {
+            nonces.flying.contains_key(nonce) || nonces.stuck.contains_key(nonce) || taken.contains(nonce)
+        };
         let mut nonce = count;
         while used(&nonce) && nonce < u64::MAX {
             nonce += 1;
@@ -146,6 +147,11 @@ impl Queue {
             nonces.stuck.remove(&nonce)?
         };
         Some(self.board(pending))
+    }
+
+    /// Whether anything was given up and may not be decided.
+    pub(crate) fn has_stuck(&self) -> bool {
+        !self.nonces().stuck.is_empty()
     }
 
     /// Goes on with what was given up at a nonce.
@@ -180,7 +186,9 @@ pub(crate) struct Flight {
 impl Flight {
     /// Notes a replacement, before a node has it.
     pub(crate) fn replace(&mut self, signed: Signed) {
-        self.pending.hashes.push(signed.hash);
+        if !self.pending.hashes.contains(&signed.hash) {
+            self.pending.hashes.push(signed.hash);
+        }
         self.pending.newest = signed;
         self.pending.refused = None;
         self.pending.given = Instant::now();
@@ -188,9 +196,10 @@ impl Flight {
         self.queue.nonces().flying.insert(self.pending.nonce(), hashes);
     }
 
-    /// Takes a replacement back that no node took; the next one must offer more than `above`.
+    /// Goes back to what was issued before a replacement that no node took; the next one must offer more than `above`.
+    ///
+    /// Its hash stays with the others: if a node took it after all, it is still this transaction that lands.
     pub(crate) fn withdraw(&mut self, before: Signed, above: Option<Fees>) {
-        self.pending.hashes.pop();
         self.pending.newest = before;
         if let Some(fees) = above {
             self.pending.refused = Some(fees);

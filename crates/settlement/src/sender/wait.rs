@@ -118,7 +118,11 @@ impl Sender {
             if let Some(fees) = flight.pending.offered().raise(market.as_ref(), limit) {
                 return self.replace(flight, fees).await;
             }
-            tracing::warn!(nonce = old.transaction.nonce, limit, "a stuck transaction already offers all it may");
+            tracing::warn!(
+                nonce = old.transaction.nonce,
+                limit,
+                "a stuck transaction already offers all it may"
+            );
         }
         // One answer or another: the receipt decides.
         drop(self.link.rpc.broadcast(&old.raw).await);
@@ -196,7 +200,10 @@ impl Sender {
             let flight = self.queue.board(Pending::new(signed, market.block));
             let given = self.give(&flight.pending.newest.raw).await;
             if matches!(given, Ok(Submitted::Perhaps)) {
-                tracing::warn!(nonce, "a transaction that this process does not know was in the way and is cancelled");
+                tracing::warn!(
+                    nonce,
+                    "a transaction that this process does not know was in the way and is cancelled"
+                );
                 // Nobody waits for it, and whatever is blocked by it pushes it.
                 return Ok(());
             }

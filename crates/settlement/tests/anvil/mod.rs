@@ -62,6 +62,8 @@ impl Anvil {
 
     /// Starts on a port.
     pub(crate) fn start_at(port: u16) -> Self {
+        // Another thread that is quicker installs one as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let binary = binary();
         let mut child = Command::new(&binary)
             .args(["--port", &port.to_string()])
@@ -222,6 +224,20 @@ impl Market {
         };
         let chain = Chain::connect_with(&self.anvil.url(), self.contracts(), options).unwrap();
         Wallet::new(chain, key(number))
+    }
+
+    /// The buyer approves the escrow for an amount.
+    pub(crate) async fn approve(&self, amount: MicroDollars) {
+        let contracts = self.contracts();
+        let data = format!(
+            "0x095ea7b3{:0>64}{:064x}",
+            hex::encode(contracts.escrow.0),
+            amount.get()
+        );
+        let (buyer, token) = (self.buyer.address().to_string(), contracts.token.to_string());
+        self.anvil.rpc("anvil_impersonateAccount", json!([buyer])).await;
+        let call = json!([{"from": buyer, "to": token, "data": data}]);
+        self.anvil.rpc("eth_sendTransaction", call).await;
     }
 
     /// All stablecoin that the market's accounts and the escrow hold.

@@ -65,17 +65,17 @@ fn started_at() -> SystemTime {
 }
 
 async fn start(settings: &Settings, options: &args::Up, supervisor: &Supervisor) -> Result<Running> {
-    let rpc_url = chain(settings, options, supervisor).await?;
+    let rpc_urls = chain(settings, options, supervisor).await?;
     let models = models::find(&settings.file.provider.models)?;
     let step = output::step("contracts and models");
     let publisher = keys::account(&settings.dir, "publisher/account.json")?;
-    let record = setup::found(settings, &rpc_url, publisher, &models).await?;
+    let record = setup::found(settings, &rpc_urls, publisher, &models).await?;
     step.done(format_args!("escrow {}", record.contracts.escrow));
 
     let api_key = api_key(settings).await?;
     // The gateway's node must be known before anybody can join, and its ticket before it can start: the first ticket
     // names no meeting place yet.
-    write_ticket(settings, &record, &rpc_url, Vec::new())?;
+    write_ticket(settings, &record, &rpc_urls, Vec::new())?;
     let listen = options.listen.or(settings.file.gateway.listen);
     let listen = free_address(
         listen.unwrap_or_else(|| super::gateway::DEFAULT_LISTEN.into()),
@@ -88,7 +88,7 @@ async fn start(settings: &Settings, options: &args::Up, supervisor: &Supervisor)
     let base_url = text(&ready, "base_url")?;
     step.done(&base_url);
     let meeting: Peer = serde_json::from_value(ready.get("node").cloned().unwrap_or_default())?;
-    let market = write_ticket(settings, &record, &rpc_url, vec![meeting])?;
+    let market = write_ticket(settings, &record, &rpc_urls, vec![meeting])?;
 
     let step = output::step("provider");
     let ready = supervisor.start("provider", &["provide"]).await?;
@@ -100,9 +100,11 @@ async fn start(settings: &Settings, options: &args::Up, supervisor: &Supervisor)
     })
 }
 
-async fn chain(settings: &Settings, options: &args::Up, supervisor: &Supervisor) -> Result<String> {
-    if let Some(url) = options.rpc_url.clone().or_else(|| settings.file.rpc_url.clone()) {
-        return Ok(url);
+/// Where the chain answers: as flags or the file say, else an embedded one that is started.
+async fn chain(settings: &Settings, options: &args::Up, supervisor: &Supervisor) -> Result<Vec<String>> {
+    let given = [options.rpc_url.clone(), settings.file.rpc_urls()];
+    if let Some(urls) = given.into_iter().find(|urls| !urls.is_empty()) {
+        return Ok(urls);
     }
     let listen = options.chain_listen.or(settings.file.chain.listen);
     let listen = free_address(
@@ -115,20 +117,20 @@ async fn chain(settings: &Settings, options: &args::Up, supervisor: &Supervisor)
         .await?;
     let url = text(&ready, "rpc_url")?;
     step.done(&url);
-    Ok(url)
+    Ok(vec![url])
 }
 
-fn write_ticket(settings: &Settings, record: &Record, rpc_url: &str, meeting: Vec<Peer>) -> Result<Market> {
+fn write_ticket(settings: &Settings, record: &Record, rpc_urls: &[String], meeting: Vec<Peer>) -> Result<Market> {
     let (chain_id, contracts) = (record.chain_id, record.contracts);
     let ticket = Ticket {
         chain_id,
-        rpc_url: rpc_url.to_owned(),
+        rpc_url: record.rpc_url.clone(),
         contracts,
         meeting,
     };
     let place = Place {
         ticket: Some(ticket.to_string()),
-        rpc_url: Some(rpc_url.to_owned()),
+        rpc_url: rpc_urls.to_vec(),
         ..Place::default()
     };
     let market = Market::find(settings, &place)?;
