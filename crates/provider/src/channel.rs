@@ -53,6 +53,14 @@ pub(crate) struct Bill {
     pub(crate) energy_millijoules: u64,
 }
 
+/// What the chain says of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) state: ChannelState,
+    /// What counts of the money in it: all, or less while its block may still be replaced.
+    pub(crate) trusted: MicroDollars,
+}
+
 /// A channel that this provider serves.
 #[derive(Debug)]
 pub(crate) struct Channel {
@@ -98,21 +106,21 @@ impl Drop for Live {
 
 impl Channel {
     /// A channel that was just found on chain.
-    pub(crate) fn new(params: ChannelParams, state: ChannelState, store: Store, seller: Arc<Seller>) -> Self {
+    pub(crate) fn new(params: ChannelParams, seen: Seen, store: Store, seller: Arc<Seller>) -> Self {
         let stored = StoredChannel {
             params,
-            state,
+            state: seen.state,
             best: None,
             receipts: Vec::new(),
             open: Vec::new(),
         };
-        Self::restore(stored, store, seller)
+        Self::restore(stored, seen.trusted, store, seller)
     }
 
-    /// A channel as the store kept it.
-    pub(crate) fn restore(stored: StoredChannel, store: Store, seller: Arc<Seller>) -> Self {
+    /// A channel as the store kept it; `trusted` is what counts of its money until the chain is asked.
+    pub(crate) fn restore(stored: StoredChannel, trusted: MicroDollars, store: Store, seller: Arc<Seller>) -> Self {
         let receipts: Vec<Receipt> = stored.receipts.iter().map(|signed| signed.receipt).collect();
-        let account = SellerAccount::new(stored.params, stored.state.funded).restore(stored.best, &receipts);
+        let account = SellerAccount::new(stored.params, trusted).restore(stored.best, &receipts);
         let redeemed = stored.state.redeemed.to_nano();
         let unclaimed_since = receipts
             .iter()
@@ -304,21 +312,32 @@ impl Channel {
     }
 
     /// Takes in what the chain says now, and stores it.
-    pub(crate) fn refresh(&self, state: ChannelState) -> Commit {
+    pub(crate) fn refresh(&self, seen: Seen) -> Commit {
         let mut ledger = self.lock();
-        ledger.take_in(state);
+        ledger.take_in(seen);
         self.store.submit(vec![Write::State(self.id, ledger.state)])
     }
 
-    /// Takes in the total that the chain says was redeemed, and stores it.
+    /// Takes in the total that a redeem transaction paid, and stores it.
     pub(crate) fn note_redeemed(&self, total: MicroDollars) -> Commit {
         let mut ledger = self.lock();
+        let (state, trusted) = (ledger.state, ledger.account.funded());
         let state = ChannelState {
             redeemed: total,
-            ..ledger.state
+            ..state
         };
-        ledger.take_in(state);
+        ledger.take_in(Seen { state, trusted });
         self.store.submit(vec![Write::State(self.id, ledger.state)])
+    }
+
+    /// Takes in what the chain says of a block that is followed: only that counts, and everything may be less than it
+    /// was. Returns whether it was.
+    pub(crate) fn correct(&self, seen: Seen) -> (bool, Commit) {
+        let mut ledger = self.lock();
+        let (before, state) = (ledger.state, seen.state);
+        ledger.correct(seen);
+        let less = state.funded < before.funded || state.redeemed < before.redeemed || (before.closed && !state.closed);
+        (less, self.store.submit(vec![Write::State(self.id, state)]))
     }
 
     /// Whether the chain may be asked again because a voucher is over more than the channel is known to hold.
@@ -343,6 +362,7 @@ impl Channel {
             unclaimed: claimable.saturating_sub(ledger.state.redeemed),
             age: Duration::from_secs(ledger.unclaimed_since.map_or(0, |since| now.saturating_sub(since))),
             closing: ledger.state.closes_at != 0 && !ledger.state.closed,
+            closes_at: ledger.state.closes_at,
             closed: ledger.state.closed,
             orphans: ledger.orphans.len(),
         }
@@ -400,25 +420,36 @@ impl Ledger {
         signed
     }
 
-    /// Funded and redeemed never fall on chain; an answer that is older than what is known changes neither.
-    fn take_in(&mut self, state: ChannelState) {
-        self.account.set_funded(state.funded);
-        let (funded, redeemed) = (self.account.funded(), self.state.redeemed.max(state.redeemed));
-        let closed = self.state.closed || state.closed;
-        let paid = redeemed > self.state.redeemed;
+    /// On one chain funded and redeemed never fall, and a closed channel stays closed: an answer that is older than
+    /// what is known changes none of them.
+    fn take_in(&mut self, Seen { state, trusted }: Seen) {
+        self.account.set_funded(trusted);
+        let before = self.state;
         self.state = ChannelState {
-            funded,
-            redeemed,
-            closed,
+            funded: before.funded.max(state.funded),
+            redeemed: before.redeemed.max(state.redeemed),
+            closed: before.closed || state.closed,
             ..state
         };
-        let left = self
-            .account
-            .claim()
-            .is_some_and(|claim| claim.amount > self.state.redeemed);
-        if !left || closed {
+        self.count_age(self.state.redeemed > before.redeemed);
+    }
+
+    /// Another chain than the one that was followed: only what it says counts, and what it does not say any more was
+    /// never paid and is still to be claimed.
+    fn correct(&mut self, Seen { state, trusted }: Seen) {
+        self.account.correct_funded(trusted);
+        let paid = state.redeemed != self.state.redeemed;
+        self.state = state;
+        self.count_age(paid);
+    }
+
+    /// Since when something waits to be claimed, after the chain was asked.
+    fn count_age(&mut self, paid: bool) {
+        let claim = self.account.claim();
+        let left = claim.is_some_and(|claim| claim.amount > self.state.redeemed);
+        if !left || self.state.closed {
             self.unclaimed_since = None;
-        } else if paid {
+        } else if paid || self.unclaimed_since.is_none() {
             self.unclaimed_since = Some(clock::now());
         }
     }

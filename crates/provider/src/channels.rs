@@ -1,26 +1,28 @@
 //! The channels that this provider serves: looked up on chain once, kept in memory, refreshed by the chain's events.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
 use rialto_protocol::{
-    ChannelId, ChannelParams,
+    ChannelId, ChannelParams, MicroDollars,
     channel::ChannelState,
     wire::{Refusal, RefusalCode},
 };
 use rialto_settlement::Chain;
-use tokio::sync::Semaphore;
-use tracing::{debug, info};
+use tokio::sync::{Notify, Semaphore};
+use tracing::{debug, info, warn};
 
 use crate::{
     Error,
-    channel::{Channel, Seller},
+    channel::{Channel, Seen, Seller},
     clock,
-    store::{Store, Write},
+    config::Trust,
+    refusal,
+    store::{Store, StoredChannel, Write},
 };
 
 /// Look-ups of unknown channels at a time: a peer can name any channel, and each unknown one costs a call.
@@ -37,7 +39,15 @@ pub(crate) struct Channels {
     chain: Chain,
     store: Store,
     seller: Arc<Seller>,
+    trust: Trust,
     known: RwLock<HashMap<ChannelId, Arc<Channel>>>,
+    /// Closed channels on which work may still be ending: one that is opened again by a reorganisation must be the
+    /// same, or two receipts would get one number.
+    retired: Mutex<HashMap<ChannelId, Weak<Channel>>>,
+    /// Channels of which something was learnt that is not of a block that is followed; see [`Self::take_unsure`].
+    unsure: Mutex<BTreeSet<ChannelId>>,
+    /// Wakes the watcher.
+    redeemed: Notify,
     lookups: Semaphore,
 }
 
@@ -51,11 +61,12 @@ impl fmt::Debug for Channels {
 
 impl Channels {
     /// The channels that the store knows.
-    pub(crate) async fn restore(chain: Chain, store: Store, seller: Arc<Seller>) -> Result<Self, Error> {
+    pub(crate) async fn restore(chain: Chain, store: Store, seller: Arc<Seller>, trust: Trust) -> Result<Self, Error> {
         let mut known = HashMap::new();
         for stored in store.channels().await? {
             let closed = stored.state.closed;
-            let channel = Channel::restore(stored, store.clone(), seller.clone());
+            let trusted = at_once(&trust, &stored.state);
+            let channel = Channel::restore(stored, trusted, store.clone(), seller.clone());
             if closed {
                 // Nobody will ask for these receipts, but a request must not stay open for ever.
                 channel.settle_orphans(&BTreeMap::new());
@@ -67,7 +78,11 @@ impl Channels {
             chain,
             store,
             seller,
+            trust,
             known: RwLock::new(known),
+            retired: Mutex::default(),
+            unsure: Mutex::default(),
+            redeemed: Notify::new(),
             lookups: Semaphore::new(LOOKUPS),
         })
     }
@@ -98,6 +113,10 @@ impl Channels {
             Some(channel) => channel,
             None => self.look_up(params, id).await?,
         };
+        if !channel.state().is_open() {
+            // A reorganisation dropped its open, which may have come back by now.
+            self.top_up_seen(&channel).await;
+        }
         serving(&channel.state())?;
         Ok(channel)
     }
@@ -107,39 +126,183 @@ impl Channels {
         let away = || away().with_retry_after(CHAIN_AWAY_RETRY);
         let look = async {
             let _permit = self.lookups.acquire().await.map_err(|_| away())?;
-            self.chain.channel(id).await.map_err(|error| {
+            let stored = self.store.stored_channel(&id).await;
+            let stored = stored.map_err(|error| refusal::internal(&error))?;
+            let seen = self.see(&id, None).await.map_err(|error| {
                 debug!(channel = %id, %error, "a channel could not be looked up");
                 away()
-            })
+            })?;
+            Ok::<_, Refusal>((stored, seen))
         };
-        let state = tokio::time::timeout(PATIENCE, look).await.map_err(|_| away())??;
-        serving(&state)?;
-        Ok(self.insert(*params, id, state))
+        let (stored, seen) = tokio::time::timeout(PATIENCE, look).await.map_err(|_| away())??;
+        serving(&seen.state)?;
+        let channel = match stored {
+            // It was closed once: nothing of it may be forgotten, or receipts would get their numbers twice.
+            Some(_) => self.revive(id, seen).await.map_err(|error| refusal::internal(&error))?,
+            None => self.insert(*params, id, seen),
+        };
+        self.doubt(id);
+        Ok(channel)
     }
 
-    fn insert(&self, params: ChannelParams, id: ChannelId, state: ChannelState) -> Arc<Channel> {
+    fn insert(&self, params: ChannelParams, id: ChannelId, seen: Seen) -> Arc<Channel> {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let fresh = || {
-            let seen = clock::now();
+            let write = Write::Channel {
+                params,
+                state: seen.state,
+                seen: clock::now(),
+            };
             // The first voucher is submitted after this and waits for its own commit; order does the rest.
-            drop(self.store.submit(vec![Write::Channel { params, state, seen }]));
-            Arc::new(Channel::new(params, state, self.store.clone(), self.seller.clone()))
+            drop(self.store.submit(vec![write]));
+            Arc::new(Channel::new(params, seen, self.store.clone(), self.seller.clone()))
         };
         known.entry(id).or_insert_with(fresh).clone()
+    }
+
+    /// A channel that was closed and is open again, with all that is known of it.
+    async fn revive(&self, id: ChannelId, seen: Seen) -> Result<Arc<Channel>, Error> {
+        // Whatever was still being written about it is read back.
+        self.store.flush().await?;
+        let stored = self.store.stored_channel(&id).await?;
+        let stored = stored.ok_or(Error::Corrupt("a channel that was stored is not"))?;
+        let channel = {
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+            let restore = || {
+                let alive = retired.remove(&id).and_then(|channel| channel.upgrade());
+                alive.unwrap_or_else(|| Arc::new(self.restored(stored)))
+            };
+            known.entry(id).or_insert_with(restore).clone()
+        };
+        info!(channel = %id, "a closed channel is open again");
+        let (_, commit) = channel.correct(seen);
+        commit.durable().await?;
+        Ok(channel)
+    }
+
+    fn restored(&self, stored: StoredChannel) -> Channel {
+        let trusted = at_once(&self.trust, &stored.state);
+        Channel::restore(stored, trusted, self.store.clone(), self.seller.clone())
+    }
+
+    /// What the chain says of a channel at a block, by default the newest, and how much of that counts.
+    async fn see(&self, id: &ChannelId, block: Option<u64>) -> Result<Seen, Error> {
+        let state = match block {
+            Some(block) => self.chain.channel_at(*id, block).await?,
+            None => self.chain.channel(*id).await?,
+        };
+        let mut trusted = at_once(&self.trust, &state);
+        if trusted < state.funded {
+            let newest = match block {
+                Some(block) => block,
+                None => self.chain.block_number().await?,
+            };
+            let block = newest.saturating_sub(self.trust.confirmations);
+            let deep = self.chain.channel_at(*id, block).await?;
+            trusted = trusted.max(deep.funded.min(state.funded));
+        }
+        Ok(Seen { state, trusted })
     }
 
     /// Asks the chain about a known channel and takes its answer in.
     pub(crate) async fn refresh(&self, channel: &Channel) -> Result<(), Error> {
         let order = channel.refreshing.lock().await;
-        let state = self.chain.channel(channel.id()).await?;
-        let commit = channel.refresh(state);
+        let seen = self.see(&channel.id(), None).await?;
+        let commit = channel.refresh(seen);
+        self.doubt(channel.id());
         drop(order);
-        if state.closed {
-            info!(channel = %channel.id(), redeemed = %state.redeemed, "a channel was closed");
-            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            known.remove(&channel.id());
+        if seen.state.closed {
+            self.retire(&channel.id(), &seen.state);
         }
         commit.durable().await
+    }
+
+    /// Takes in what a transaction of ours paid out of a channel.
+    pub(crate) async fn note_redeemed(&self, id: &ChannelId, total: MicroDollars) -> Result<(), Error> {
+        let Some(channel) = self.get(id) else { return Ok(()) };
+        let commit = channel.note_redeemed(total);
+        self.doubt(*id);
+        self.redeemed.notify_one();
+        commit.durable().await
+    }
+
+    /// Resolves once a redeem of ours was noted.
+    pub(crate) async fn redeemed(&self) {
+        self.redeemed.notified().await;
+    }
+
+    /// Asks the chain about a channel at a block that is followed: if that block is replaced, it is noticed. Unlike an
+    /// answer of [`Self::refresh`], which may be from a block that was replaced before anybody followed it, this one
+    /// counts even where it is less than what is known.
+    pub(crate) async fn correct(&self, channel: &Channel, block: u64) -> Result<(), Error> {
+        let order = channel.refreshing.lock().await;
+        if self.unsure().contains(&channel.id()) {
+            // Something newer was learnt meanwhile, perhaps of a block that is not followed yet: at the next look.
+            return Ok(());
+        }
+        let seen = self.see(&channel.id(), Some(block)).await?;
+        let (less, commit) = channel.correct(seen);
+        drop(order);
+        if less {
+            let state = seen.state;
+            warn!(channel = %channel.id(), open = state.is_open(), funded = %state.funded, redeemed = %state.redeemed,
+                "a reorganisation took back what had happened to a channel");
+        }
+        if seen.state.closed {
+            self.retire(&channel.id(), &seen.state);
+        }
+        commit.durable().await
+    }
+
+    /// Looks whether a reorganisation opened channels again that were found closed at or after a time in seconds since
+    /// 1970.
+    pub(crate) async fn correct_closed(&self, since: u64) -> Result<(), Error> {
+        self.store.flush().await?;
+        for stored in self.store.closed_since(since).await? {
+            let id = stored.params.id();
+            if let Some(channel) = self.get(&id) {
+                self.doubt(channel.id());
+                continue;
+            }
+            let seen = self.see(&id, None).await?;
+            if !seen.state.closed {
+                self.revive(id, seen).await?;
+                self.doubt(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn unsure(&self) -> MutexGuard<'_, BTreeSet<ChannelId>> {
+        self.unsure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a channel is to be looked at again, at a block that is followed.
+    pub(crate) fn doubt(&self, id: ChannelId) {
+        self.unsure().insert(id);
+    }
+
+    /// As [`Self::doubt`], for every channel.
+    pub(crate) fn doubt_all(&self) {
+        let all = self.all();
+        self.unsure().extend(all.iter().map(|channel| channel.id()));
+    }
+
+    /// The channels of which something was learnt since this was called last: an answer of the chain says nothing about
+    /// the block that it is of, which may be replaced before it is followed, and an event may have passed between the
+    /// first look at a channel and its registration here.
+    pub(crate) fn take_unsure(&self) -> BTreeSet<ChannelId> {
+        std::mem::take(&mut *self.unsure())
+    }
+
+    fn retire(&self, id: &ChannelId, state: &ChannelState) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(channel) = known.remove(id) else { return };
+        info!(channel = %id, redeemed = %state.redeemed, "a channel was closed");
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.retain(|_, one| one.strong_count() > 0);
+        retired.insert(*id, Arc::downgrade(&channel));
     }
 
     /// Asks the chain about a channel of which a voucher promises more than it is known to hold. Returns whether the
@@ -156,6 +319,14 @@ impl Channels {
             }
             Err(_) => false,
         }
+    }
+}
+
+/// What counts of a channel's money whatever its age.
+fn at_once(trust: &Trust, state: &ChannelState) -> MicroDollars {
+    match trust.confirmations {
+        0 => state.funded,
+        _ => state.funded.min(trust.unconfirmed),
     }
 }
 

@@ -36,14 +36,35 @@ pub struct Config {
     pub offer_lifetime: Duration,
     /// Time between two looks at the chain's events.
     pub watch_interval: Duration,
+    /// How far money on chain is trusted.
+    pub trust: Trust,
     /// How long running work may take to finish at shutdown before it is cut off.
     pub grace: Duration,
+}
+
+/// Most confirmations: nodes forget the state of blocks that are much older.
+pub const MAX_CONFIRMATIONS: u64 = 64;
+
+/// How far money on chain is trusted before its block is so deep that no reorganisation will drop it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trust {
+    /// Blocks on top of the one in which a channel was opened or topped up, after which all of its money counts; at
+    /// most [`MAX_CONFIRMATIONS`]. Zero trusts every block, as is right where blocks are never replaced.
+    pub confirmations: u64,
+    /// What counts of a channel before that: the most that one reorganisation can cost on it.
+    pub unconfirmed: MicroDollars,
 }
 
 /// When earnings are claimed on chain. A requested close claims at once whatever this says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RedeemPolicy {
-    /// Claim once this much is earned and not claimed, over all channels.
+    /// Claim once this many times of what the claim's gas costs is earned and not claimed, over all channels. Counts
+    /// only with a `coin_price`.
+    pub gas_multiple: u32,
+    /// Micro-dollars for one whole coin (10¹⁸ units) of the chain's own, with which gas is paid; `None` when it is not
+    /// known, then `min_value` is what counts.
+    pub coin_price: Option<MicroDollars>,
+    /// Claim once this much is earned and not claimed, over all channels, as long as the cost of gas is not known.
     pub min_value: MicroDollars,
     /// Claim once the oldest unclaimed earning is this old.
     pub max_age: Duration,
@@ -66,7 +87,17 @@ impl Default for Config {
             offer_interval: Duration::from_secs(10),
             offer_lifetime: Duration::from_secs(30),
             watch_interval: Duration::from_secs(2),
+            trust: Trust::default(),
             grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        Self {
+            confirmations: 3,
+            unconfirmed: MicroDollars::new(1_000_000),
         }
     }
 }
@@ -74,6 +105,8 @@ impl Default for Config {
 impl Default for RedeemPolicy {
     fn default() -> Self {
         Self {
+            gas_multiple: 20,
+            coin_price: None,
             min_value: MicroDollars::new(1_000_000),
             max_age: Duration::from_secs(3_600),
             interval: Duration::from_secs(5),
@@ -93,6 +126,9 @@ impl Config {
         }
         if self.offer_lifetime.is_zero() || self.offer_lifetime.as_secs() > MAX_LIFETIME {
             return field("`offer_lifetime` must be between 1 and 600 seconds");
+        }
+        if self.trust.confirmations > MAX_CONFIRMATIONS {
+            return field("`confirmations` must be at most 64 blocks");
         }
         let periods = [
             self.redeem.interval,

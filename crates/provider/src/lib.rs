@@ -22,7 +22,7 @@ pub mod store;
 mod trade;
 mod watch;
 
-pub use config::{Config, RedeemPolicy};
+pub use config::{Config, MAX_CONFIRMATIONS, RedeemPolicy, Trust};
 pub use error::Error;
 pub use metrics::Metrics;
 pub use provider::{ChannelStats, ModelStats, Parts, Provider, Stats};

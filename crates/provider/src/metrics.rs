@@ -47,6 +47,7 @@ pub struct Metrics {
     pub(crate) redemptions: Counter,
     pub(crate) redeem_failures: Counter,
     pub(crate) chain_reachable: Gauge,
+    pub(crate) reorganisations: Counter,
     pub(crate) first_output: Histogram,
     pub(crate) service: Histogram,
 }
@@ -70,6 +71,7 @@ impl Metrics {
             redemptions: Counter::default(),
             redeem_failures: Counter::default(),
             chain_reachable: Gauge::default(),
+            reorganisations: Counter::default(),
             first_output: Histogram::new(SECONDS),
             service: Histogram::new(SECONDS),
         };
@@ -101,6 +103,11 @@ impl Metrics {
             "chain_reachable",
             "Whether the chain answered last time",
             self.chain_reachable,
+        );
+        registry.register(
+            "reorganisations",
+            "Times that blocks which were read were replaced by others",
+            self.reorganisations,
         );
         registry.register(
             "first_output_seconds",

@@ -131,7 +131,7 @@ impl Provider {
             region: parts.config.region,
         });
         let (store, writer) = Store::open(&parts.store).await?;
-        let channels = Arc::new(Channels::restore(chain.clone(), store.clone(), seller).await?);
+        let channels = Arc::new(Channels::restore(chain.clone(), store.clone(), seller, parts.config.trust).await?);
         let changed = Arc::new(Notify::new());
         let (closing, cut, stop) = (
             CancellationToken::new(),
@@ -165,6 +165,7 @@ impl Provider {
             provider: address,
             interval: room.config.watch_interval,
             metrics: parts.metrics,
+            checked: Mutex::default(),
         };
         background.spawn(watcher.run(stop.clone()));
         let herald = Arc::new(Herald {

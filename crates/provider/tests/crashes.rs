@@ -12,7 +12,7 @@ use rialto_protocol::{
     ReceiptStatus, Usage,
     wire::{RefusalCode, SellerFrame},
 };
-use rialto_provider::{Config, RedeemPolicy, store::read::Reader};
+use rialto_provider::{Config, RedeemPolicy, Trust, store::read::Reader};
 
 const FUNDED: u64 = 1_000_000;
 
@@ -216,5 +216,136 @@ async fn small_earnings_are_claimed_by_value() {
         panic!("refused")
     };
     until("the claim", || async { market.redeemed(&params).await > usd(100) }).await;
+    provider.shutdown().await;
+}
+
+/// Replaces the blocks from the one after `block` on by as many empty ones.
+async fn drop_after(market: &Market, block: u64) {
+    let depth = market.chain.block_number().await.unwrap() - block;
+    market.anvil.rpc("anvil_reorg", &[&depth.to_string(), "[]"]);
+}
+
+#[tokio::test]
+async fn a_redeem_that_a_reorganisation_dropped_is_claimed_again() {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let (provider, peer) = market.sell(&market.store(), config()).await;
+    let mut buyer = market.buyer(1, FUNDED, peer).await;
+    let params = market.params(1);
+    buyer.whole(50).await.receipt();
+    let earned = buyer.account.spent().round_up().unwrap();
+    let before = market.chain.block_number().await.unwrap();
+    assert_eq!(provider.redeem_now().await.unwrap().len(), 1);
+    assert_eq!(market.redeemed(&params).await, earned);
+    until("the watcher", || async {
+        provider.stats().channels[0].unclaimed == usd(0)
+    })
+    .await;
+    drop_after(&market, before).await;
+    assert_eq!(market.redeemed(&params).await, usd(0));
+    until("the loss", || async {
+        provider.stats().channels[0].unclaimed == earned
+    })
+    .await;
+    let reader = Reader::open(&market.store()).await.unwrap();
+    until("the book", || async { reader.redemptions(9).await.unwrap().is_empty() }).await;
+    assert_eq!(provider.redeem_now().await.unwrap().len(), 1);
+    assert_eq!(market.redeemed(&params).await, earned);
+    until("the booking", || async {
+        reader.redemptions(9).await.unwrap().len() == 1
+    })
+    .await;
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_open_that_a_reorganisation_dropped_is_not_served_and_nothing_earned_on_it_is_lost() {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let (provider, peer) = market.sell(&market.store(), config()).await;
+    let before = market.chain.block_number().await.unwrap();
+    let mut buyer = market.buyer(1, FUNDED, peer).await;
+    let params = market.params(1);
+    buyer.whole(50).await.receipt();
+    let earned = buyer.account.spent().round_up().unwrap();
+    drop_after(&market, before).await;
+    assert!(!market.chain.channel(params.id()).await.unwrap().is_open());
+    until("the refusal", || async {
+        provider.stats().channels[0].unclaimed == usd(0)
+    })
+    .await;
+    assert_eq!(buyer.whole(10).await.refusal().code, RefusalCode::UnknownChannel);
+    assert!(
+        provider.redeem_now().await.unwrap().is_empty(),
+        "there is nothing to claim from"
+    );
+    // Not even a restart forgets it.
+    provider.shutdown().await;
+    let (provider, peer) = market.sell(&market.store(), config()).await;
+    buyer.to = peer;
+    market.buyer.open(&params, usd(FUNDED)).await.unwrap();
+    assert_eq!(
+        buyer.whole(10).await.receipt().receipt.sequence,
+        2,
+        "the same channel goes on"
+    );
+    assert!(buyer.account.spent().round_up().unwrap() > earned);
+    provider.redeem_now().await.unwrap();
+    assert_eq!(
+        market.redeemed(&params).await,
+        buyer.account.spent().round_up().unwrap()
+    );
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_close_that_a_reorganisation_dropped_leaves_the_channel_as_it_was() {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let (provider, peer) = market.sell(&market.store(), config()).await;
+    let mut buyer = market.buyer(1, FUNDED, peer).await;
+    let params = market.params(1);
+    buyer.whole(50).await.receipt();
+    let before = market.chain.block_number().await.unwrap();
+    provider.redeem_now().await.unwrap();
+    let seller = market.provider();
+    seller.close_by_provider(&params).await.unwrap();
+    until("the close", || async { provider.stats().channels.is_empty() }).await;
+    assert_eq!(buyer.whole(10).await.refusal().code, RefusalCode::UnknownChannel);
+    drop_after(&market, before).await;
+    until("the return", || async { provider.stats().channels.len() == 1 }).await;
+    assert_eq!(
+        provider.stats().channels[0].unclaimed,
+        buyer.account.spent().round_up().unwrap()
+    );
+    assert_eq!(
+        buyer.whole(10).await.receipt().receipt.sequence,
+        2,
+        "no number is given twice"
+    );
+    provider.redeem_now().await.unwrap();
+    assert_eq!(
+        market.redeemed(&params).await,
+        buyer.account.spent().round_up().unwrap()
+    );
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn money_that_may_still_be_taken_back_counts_only_up_to_a_limit() {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let config = Config {
+        trust: Trust {
+            confirmations: 5,
+            unconfirmed: usd(60),
+        },
+        ..config()
+    };
+    let (provider, peer) = market.sell(&market.store(), config).await;
+    let mut buyer = market.buyer(1, FUNDED, peer).await;
+    buyer.whole(10).await.receipt();
+    let refusal = buyer.whole(200).await.refusal();
+    assert_eq!(refusal.code, RefusalCode::ChannelExhausted, "{refusal}");
+    market.anvil.rpc("anvil_mine", &["0x5"]);
+    // The seller asks the chain about one channel once a second.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    buyer.whole(200).await.receipt();
     provider.shutdown().await;
 }

@@ -45,7 +45,11 @@ async fn an_answer_is_paid_chunk_by_chunk_and_settled_on_chain() {
     );
 
     let reader = Reader::open(&market.store()).await.unwrap();
-    assert_eq!(reader.redemptions(10).await.unwrap()[0].transaction, split.transaction);
+    until("the booking", || async {
+        let booked = reader.redemptions(10).await.unwrap();
+        booked.first().is_some_and(|one| one.transaction == split.transaction)
+    })
+    .await;
     assert_eq!(reader.receipts(&Default::default()).await.unwrap().len(), 2);
     let channels = reader.channels().await.unwrap();
     assert_eq!((channels[0].state.redeemed, channels[0].unclaimed()), (earned, usd(0)));

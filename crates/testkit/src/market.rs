@@ -51,6 +51,7 @@ impl Default for Plan {
                 min_value: MicroDollars::new(1),
                 max_age: Duration::from_secs(1),
                 interval,
+                ..RedeemPolicy::default()
             },
         }
     }

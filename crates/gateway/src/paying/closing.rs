@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use rialto_protocol::{ChannelId, MicroDollars};
+use rialto_protocol::{ChannelId, MicroDollars, NanoDollars};
 use rialto_settlement::Wallet;
 
-use super::{Channel, Ledger, funding};
+use super::{Channel, Ledger, funding, reopen};
 use crate::{
     Error, Store,
     store::{ChannelRow, ChannelStatus, now},
@@ -84,6 +84,10 @@ async fn finalise(store: &Store, wallet: &Wallet, row: &ChannelRow) -> Result<bo
     let settled = |error: rialto_settlement::Error| funding::explain(&error, MicroDollars::ZERO);
     let state = wallet.chain().channel(row.id).await.map_err(settled)?;
     if !state.closed {
+        if !state.is_open() {
+            // A reorganisation dropped it; if it comes back, it is closed then.
+            return Ok(false);
+        }
         if state.closes_at == 0 {
             // The transaction that should have asked for it was lost.
             wallet.request_close(&row.params).await.map_err(settled)?;
@@ -108,6 +112,7 @@ async fn finalise(store: &Store, wallet: &Wallet, row: &ChannelRow) -> Result<bo
 impl Ledger {
     /// Looks after all channels once: adopts, closes, finalises, and notices what others did to them.
     pub(crate) async fn tend(self: &Arc<Self>) -> Result<(), Error> {
+        self.follow().await?;
         let mut failed = None;
         for channel in self.all() {
             if let Err(error) = self.synchronise(&channel).await {
@@ -161,11 +166,7 @@ impl Ledger {
             channel.set_status(row.status);
         }
         if row.status == ChannelStatus::Opening {
-            if !funding::adopt(self, channel).await? && now().saturating_sub(row.opened_at) > OPENING_PATIENCE {
-                self.store.forget_channel(channel.id).await?;
-                self.remove(channel.id);
-            }
-            return Ok(());
+            return self.find_opening(channel, &row).await;
         }
         let settled = |error: rialto_settlement::Error| funding::explain(&error, MicroDollars::ZERO);
         let state = self.wallet.chain().channel(channel.id).await.map_err(settled)?;
@@ -179,8 +180,34 @@ impl Ledger {
             self.store
                 .set_channel(channel.id, ChannelStatus::Closing, state.closes_at)
                 .await?;
+        } else if !state.is_open() {
+            if row.status == ChannelStatus::Open {
+                reopen::lose(self, channel).await?;
+            }
         } else if state.funded > channel.funded() {
             funding::note_funds(self, channel, state.funded).await?;
+        } else if state.funded < channel.funded() {
+            reopen::shrink(self, channel, &state).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks for a channel that is not open yet, or not any more. One on which nothing was promised is given up after a
+    /// while; one on which something was is opened again, at the second look: its first transaction may come back.
+    async fn find_opening(&self, channel: &Arc<Channel>, row: &ChannelRow) -> Result<(), Error> {
+        let noticed = channel.status() == ChannelStatus::Opening;
+        channel.set_status(ChannelStatus::Opening);
+        if funding::adopt(self, channel).await? {
+            return Ok(());
+        }
+        if reopen::is_owed(self, channel) {
+            let gate = self.gate((channel.params.provider, channel.params.model));
+            if noticed && let Ok(_turn) = gate.try_lock() {
+                reopen::reopen(self, channel, NanoDollars::ZERO).await?;
+            }
+        } else if now().saturating_sub(row.opened_at) > OPENING_PATIENCE {
+            self.store.forget_channel(channel.id).await?;
+            self.remove(channel.id);
         }
         Ok(())
     }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use rialto_protocol::{ChannelParams, MicroDollars, NanoDollars, account::BuyerAccount};
-use rialto_settlement::Error as ChainError;
+use rialto_settlement::{Confirmed, Error as ChainError};
 
-use super::{Channel, Ledger};
+use super::{Channel, Ledger, reopen};
 use crate::{
     Error,
     store::{ChannelStatus, Parties, now},
@@ -20,7 +20,9 @@ pub(super) async fn provide(
 ) -> Result<Arc<Channel>, Error> {
     for channel in ledger.of(parties) {
         if channel.status() == ChannelStatus::Opening {
-            adopt(ledger, &channel).await?;
+            if !adopt(ledger, &channel).await? && reopen::is_owed(ledger, &channel) {
+                reopen::reopen(ledger, &channel, needed).await?;
+            }
             if channel.free().is_some_and(|free| free >= needed) {
                 return Ok(channel);
             }
@@ -71,17 +73,7 @@ async fn open(
         now(),
     ));
     ledger.add(Arc::clone(&channel));
-    let sent = if purse.free >= amount {
-        ledger.wallet.open(&params, amount).await
-    } else if purse.tokens >= amount {
-        ledger.wallet.deposit_and_open(&params, amount).await
-    } else {
-        match ledger.wallet.deposit(amount.saturating_sub(purse.free)).await {
-            Ok(_) => ledger.wallet.open(&params, amount).await,
-            Err(error) => Err(error),
-        }
-    };
-    match sent {
+    match purse.open(ledger, &params, amount).await {
         Ok(confirmed) => {
             ledger.store.set_channel(channel.id, ChannelStatus::Open, 0).await?;
             channel.set_status(ChannelStatus::Open);
@@ -183,7 +175,7 @@ pub(super) async fn note_funds(ledger: &Ledger, channel: &Channel, funded: Micro
 }
 
 /// Where money can come from.
-struct Purse {
+pub(super) struct Purse {
     /// The free balance in the escrow.
     free: MicroDollars,
     /// The stablecoin in the wallet.
@@ -191,7 +183,24 @@ struct Purse {
 }
 
 impl Purse {
-    async fn look(ledger: &Ledger) -> Result<Self, Error> {
+    /// Opens a channel with so much: out of the free balance if that is enough.
+    pub(super) async fn open(
+        &self,
+        ledger: &Ledger,
+        params: &ChannelParams,
+        amount: MicroDollars,
+    ) -> Result<Confirmed, ChainError> {
+        if self.free >= amount {
+            return ledger.wallet.open(params, amount).await;
+        }
+        if self.tokens >= amount {
+            return ledger.wallet.deposit_and_open(params, amount).await;
+        }
+        ledger.wallet.deposit(amount.saturating_sub(self.free)).await?;
+        ledger.wallet.open(params, amount).await
+    }
+
+    pub(super) async fn look(ledger: &Ledger) -> Result<Self, Error> {
         let (chain, payer) = (ledger.wallet.chain(), ledger.wallet.address());
         let look = async {
             Ok(Self {
@@ -204,7 +213,7 @@ impl Purse {
     }
 
     /// As much of `wanted` as there is, but not less than `least`.
-    fn affordable(&self, least: MicroDollars, wanted: MicroDollars) -> Result<MicroDollars, Error> {
+    pub(super) fn affordable(&self, least: MicroDollars, wanted: MicroDollars) -> Result<MicroDollars, Error> {
         let all = self.free.checked_add(self.tokens).unwrap_or(MicroDollars::MAX);
         if all < least {
             return Err(Error::DepositExhausted {

@@ -58,7 +58,7 @@ impl Ledger {
     }
 
     /// Adds a channel as the store knows it.
-    async fn take_in(&self, row: &ChannelRow) -> Result<Arc<Channel>, Error> {
+    pub(super) async fn take_in(&self, row: &ChannelRow) -> Result<Arc<Channel>, Error> {
         let history = self.store.history(row.id).await?;
         let account = BuyerAccount::new(row.params, row.funded);
         let account = account.restore(row.signed, &history.receipts, &history.interrupted);
@@ -133,7 +133,7 @@ impl Ledger {
         task.await.map_err(|_| Error::Stopping)?
     }
 
-    fn gate(&self, parties: Parties) -> Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn gate(&self, parties: Parties) -> Arc<tokio::sync::Mutex<()>> {
         let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(gates.entry(parties).or_default())
     }

@@ -4,6 +4,7 @@ mod channel;
 pub mod closing;
 mod funding;
 mod ledger;
+mod reopen;
 
 pub(crate) use channel::Channel;
 pub(crate) use ledger::Ledger;

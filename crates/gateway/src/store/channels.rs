@@ -2,17 +2,22 @@
 
 use rialto_protocol::{Address, ChannelId, ChannelParams, MicroDollars, ModelId, NanoDollars, Receipt, SignedReceipt};
 use rialto_protocol::{RequestId, Usage, account::Interruption};
+use rialto_settlement::Trail;
 use serde::Serialize;
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{Store, count_to_sql, from_sql, id, now, pack, to_sql, unpack};
 use crate::Error;
 
+/// Under this name the store keeps how far the chain was followed.
+const TRAIL: &str = "trail";
+
 /// Where a channel stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChannelStatus {
-    /// Its transaction was or may have been sent; the chain knows whether it exists.
+    /// Its transaction was or may have been sent; the chain knows whether it exists. Also of a channel that was open
+    /// until a reorganisation dropped it.
     Opening,
     /// It pays for requests.
     Open,
@@ -146,9 +151,13 @@ impl Store {
         status: ChannelStatus,
         closes_at: u64,
     ) -> Result<(), Error> {
-        sqlx::query("UPDATE channels SET status = ?, closes_at = ? WHERE id = ?")
+        sqlx::query("UPDATE channels SET status = ?, closes_at = ?, closed_at = ? WHERE id = ?")
             .bind(status.name())
             .bind(count_to_sql(closes_at))
+            .bind(match status {
+                ChannelStatus::Closed => count_to_sql(now()),
+                _ => 0,
+            })
             .bind(channel.0.to_vec())
             .execute(&self.writer)
             .await?;
@@ -160,6 +169,42 @@ impl Store {
         sqlx::query("UPDATE channels SET funded_micro = MAX(funded_micro, ?) WHERE id = ?")
             .bind(to_sql(funded.get()))
             .bind(channel.0.to_vec())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// Notes what a channel holds after a reorganisation, which may be less than before.
+    pub(crate) async fn correct_funded(&self, channel: ChannelId, funded: MicroDollars) -> Result<(), Error> {
+        sqlx::query("UPDATE channels SET funded_micro = ? WHERE id = ?")
+            .bind(to_sql(funded.get()))
+            .bind(channel.0.to_vec())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// Channels that were found closed at or after a time in seconds since 1970, the latest first.
+    pub(crate) async fn closed_since(&self, time: u64) -> Result<Vec<ChannelRow>, Error> {
+        let sql =
+            "SELECT * FROM channels WHERE status = 'closed' AND closed_at >= ? ORDER BY closed_at DESC LIMIT 10000";
+        let query = sqlx::query(sql).bind(count_to_sql(time));
+        let rows = query.fetch_all(&self.readers).await?;
+        rows.iter().map(channel_row).collect()
+    }
+
+    /// How far the chain was followed; `None` if it never was.
+    pub(crate) async fn trail(&self) -> Result<Option<Trail>, Error> {
+        let query = sqlx::query("SELECT body FROM notes WHERE name = ?").bind(TRAIL);
+        let row = query.fetch_optional(&self.readers).await?;
+        row.map(|row| unpack(row.try_get("body")?)).transpose()
+    }
+
+    /// Notes how far the chain was followed.
+    pub(crate) async fn set_trail(&self, trail: &Trail) -> Result<(), Error> {
+        sqlx::query("INSERT OR REPLACE INTO notes (name, body) VALUES (?, ?)")
+            .bind(TRAIL)
+            .bind(pack(trail)?)
             .execute(&self.writer)
             .await?;
         Ok(())

@@ -5,7 +5,18 @@ use sqlx::SqlitePool;
 use crate::Error;
 
 /// The version that this software writes.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+
+/// What the second version added: when a channel was found closed, in seconds since 1970, because a reorganisation may
+/// open it again; and structures that outlive the process, such as the trail of blocks.
+const SECOND: &str = "
+ALTER TABLE channels ADD COLUMN closed_at INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE notes (
+    name TEXT PRIMARY KEY,
+    body BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 2;
+";
 
 const TABLES: &str = "
 CREATE TABLE keys (
@@ -77,7 +88,7 @@ CREATE INDEX idempotency_age ON idempotency(created_at);
 CREATE INDEX idempotency_key ON idempotency(key);
 ";
 
-/// Creates the tables in a new file; refuses a file of another version.
+/// Creates the tables in a new file and adds what an older one lacks; refuses a file of a newer version.
 pub(super) async fn prepare(pool: &SqlitePool) -> Result<(), Error> {
     let mut connection = pool.acquire().await?;
     let mut transaction = sqlx::Connection::begin_with(&mut *connection, "BEGIN IMMEDIATE").await?;
@@ -87,9 +98,10 @@ pub(super) async fn prepare(pool: &SqlitePool) -> Result<(), Error> {
     match version {
         0 => {
             sqlx::raw_sql(TABLES).execute(&mut *transaction).await?;
-            sqlx::raw_sql("PRAGMA user_version = 1")
-                .execute(&mut *transaction)
-                .await?;
+            sqlx::raw_sql(SECOND).execute(&mut *transaction).await?;
+        }
+        1 => {
+            sqlx::raw_sql(SECOND).execute(&mut *transaction).await?;
         }
         VERSION => {}
         other => return Err(wrong_version(other)),
@@ -98,10 +110,10 @@ pub(super) async fn prepare(pool: &SqlitePool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses a file of another version.
+/// Refuses a file of a newer version. What an older one lacks is not read by those who only read.
 pub(super) async fn check(pool: &SqlitePool) -> Result<(), Error> {
     let (version,): (i64,) = sqlx::query_as("PRAGMA user_version").fetch_one(pool).await?;
-    if version == VERSION {
+    if (1..=VERSION).contains(&version) {
         Ok(())
     } else {
         Err(wrong_version(version))

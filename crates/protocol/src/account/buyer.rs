@@ -139,6 +139,12 @@ impl BuyerAccount {
         self.funded = self.funded.max(funded);
     }
 
+    /// Takes the chain's word after a reorganisation, which may have dropped a top-up or the channel itself. What was
+    /// signed stays signed: the provider may have worked for it.
+    pub fn correct_funded(&mut self, funded: MicroDollars) {
+        self.funded = funded;
+    }
+
     /// What all receipts add up to, without those after a gap.
     pub fn spent(&self) -> NanoDollars {
         self.spent
@@ -165,7 +171,7 @@ impl BuyerAccount {
     }
 
     /// The total that is spent or spoken for.
-    fn committed(&self) -> NanoDollars {
+    pub fn committed(&self) -> NanoDollars {
         let ahead = self.ahead.values().map(|receipt| receipt.cost);
         let interrupted = self.interrupted.values().map(|(_, cost)| *cost);
         self.reserved

@@ -145,6 +145,12 @@ impl SellerAccount {
         self.funded = self.funded.max(funded);
     }
 
+    /// Takes the chain's word after a reorganisation, which may have dropped a top-up or the channel itself. Receipts
+    /// and vouchers stay: what they are about may come back.
+    pub fn correct_funded(&mut self, funded: MicroDollars) {
+        self.funded = funded;
+    }
+
     /// Requests that hold a reservation.
     pub fn active(&self) -> usize {
         self.reserved.len()

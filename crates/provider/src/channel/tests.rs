@@ -18,10 +18,25 @@ const FUNDED: u64 = 100;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Cover { request: u8, units: u8 },
-    Settle { request: u8, units: u8 },
-    Crash { declared: u8 },
+    Cover {
+        request: u8,
+        units: u8,
+    },
+    Settle {
+        request: u8,
+        units: u8,
+    },
+    Crash {
+        declared: u8,
+    },
     Redeem,
+    /// A reorganisation takes back the latest redemptions, or the channel itself.
+    Reorganise {
+        redemptions: u8,
+        dropped: bool,
+    },
+    /// A channel that was dropped is opened again, with what it had paid by then or nothing.
+    Return,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -29,7 +44,9 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0u8..4, 1u8..9).prop_map(|(request, units)| Step::Cover { request, units }),
         2 => (0u8..4, 0u8..9).prop_map(|(request, units)| Step::Settle { request, units }),
         1 => (0u8..12).prop_map(|declared| Step::Crash { declared }),
-        1 => Just(Step::Redeem),
+        2 => Just(Step::Redeem),
+        1 => (0u8..3, any::<bool>()).prop_map(|(redemptions, dropped)| Step::Reorganise { redemptions, dropped }),
+        1 => Just(Step::Return),
     ]
 }
 
@@ -75,8 +92,19 @@ struct World {
     channel: Arc<Channel>,
     open: Vec<OpenRequest>,
     signed: MicroDollars,
-    redeemed: MicroDollars,
+    /// What the chain says.
+    state: ChannelState,
+    /// Totals redeemed before, oldest first.
+    earlier: Vec<MicroDollars>,
     serial: u64,
+}
+
+/// All money is trusted.
+fn seen(state: ChannelState) -> Seen {
+    Seen {
+        state,
+        trusted: state.funded,
+    }
 }
 
 async fn open(path: &Path) -> (Store, Writer) {
@@ -97,12 +125,13 @@ impl World {
         };
         store.submit(vec![first]).durable().await.unwrap();
         Self {
-            channel: Arc::new(Channel::new(params(), state, store.clone(), seller())),
+            channel: Arc::new(Channel::new(params(), seen(state), store.clone(), seller())),
+            state,
+            earlier: Vec::new(),
             store,
             writer,
             open: Vec::new(),
             signed: MicroDollars::ZERO,
-            redeemed: MicroDollars::ZERO,
             serial: 0,
         }
     }
@@ -170,7 +199,8 @@ impl World {
         self.store.close(self.writer).await;
         let (store, writer) = open(path).await;
         let stored = store.channels().await.unwrap().remove(0);
-        let channel = Arc::new(Channel::restore(stored, store.clone(), seller()));
+        let funded = stored.state.funded;
+        let channel = Arc::new(Channel::restore(stored, funded, store.clone(), seller()));
         assert_eq!((channel.position(), channel.earned(), channel.claim()), before);
         assert_eq!(channel.recent_after(0), recent);
         let declared: BTreeMap<_, _> = self
@@ -205,10 +235,37 @@ impl World {
 
     async fn redeem(&mut self) {
         let Some(claim) = self.channel.claim() else { return };
-        assert!(claim.amount > self.redeemed && claim.amount <= self.signed);
-        self.redeemed = claim.amount;
-        self.channel.note_redeemed(claim.amount).durable().await.unwrap();
+        assert!(self.state.is_open(), "claimed on a channel that is not there");
+        assert!(claim.amount > self.state.redeemed && claim.amount <= self.signed);
+        self.earlier.push(self.state.redeemed);
+        self.state.redeemed = claim.amount;
+        self.channel.refresh(seen(self.state)).durable().await.unwrap();
         assert!(self.channel.claim().is_none(), "the same is claimed twice");
+    }
+
+    async fn reorganise(&mut self, redemptions: u8, dropped: bool) {
+        for _ in 0..redemptions {
+            self.state.redeemed = self.earlier.pop().unwrap_or_default();
+        }
+        if dropped {
+            self.state = ChannelState::default();
+            self.earlier.clear();
+        }
+        let (position, earned) = (self.channel.position(), self.channel.earned());
+        let (_, commit) = self.channel.correct(seen(self.state));
+        commit.durable().await.unwrap();
+        assert_eq!((self.channel.position(), self.channel.earned()), (position, earned));
+        assert_eq!(self.channel.state(), self.state, "only the chain counts");
+        assert!(self.state.is_open() || self.channel.claim().is_none());
+    }
+
+    async fn come_back(&mut self) {
+        if self.state.is_open() {
+            return;
+        }
+        self.state.funded = MicroDollars::new(FUNDED);
+        self.channel.refresh(seen(self.state)).durable().await.unwrap();
+        assert_eq!(self.channel.state(), self.state);
     }
 
     fn check(&self) {
@@ -227,13 +284,19 @@ async fn run(steps: Vec<Step>) {
             Step::Settle { request, units } => world.settle(request, units).await,
             Step::Crash { declared } => world = world.crash(&path, declared).await,
             Step::Redeem => world.redeem().await,
+            Step::Reorganise { redemptions, dropped } => world.reorganise(redemptions, dropped).await,
+            Step::Return => world.come_back().await,
         }
         world.check();
     }
     let mut world = world.crash(&path, 0).await;
+    world.come_back().await;
     world.redeem().await;
     let earned = world.channel.earned().round_up().unwrap();
-    assert_eq!(world.redeemed, earned, "not everything that was earned can be claimed");
+    assert_eq!(
+        world.state.redeemed, earned,
+        "not everything that was earned can be claimed"
+    );
     let (receipts, _) = world.channel.position();
     let stored = world.store.receipts_after(&params().id(), 0, 10_000).await.unwrap();
     assert_eq!(stored.len(), usize::try_from(receipts).unwrap());
@@ -286,7 +349,8 @@ async fn what_a_buyer_that_stays_away_had_for_certain_is_billed_and_claimed() {
     world.store.close(world.writer).await;
     let (store, writer) = open(&path).await;
     let stored = store.channels().await.unwrap().remove(0);
-    let channel = Channel::restore(stored, store.clone(), seller());
+    let funded = stored.state.funded;
+    let channel = Channel::restore(stored, funded, store.clone(), seller());
     let patience = Duration::from_secs(600);
     let now = clock::now();
     assert!(channel.settle_stale_orphans(now, patience).is_empty(), "too early");

@@ -2,27 +2,24 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use rialto_protocol::{ChannelId, claim::Claim};
+use rialto_protocol::{ChannelId, MicroDollars, claim::Claim};
 use rialto_settlement::{FailedBatch, Redeemed, Wallet};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::due;
+use super::{GasMeter, Pending, due, pause};
 use crate::{
     Error,
     channels::Channels,
     clock,
     config::RedeemPolicy,
     metrics::Metrics,
-    store::{Redemption, Store, Write},
+    store::{Redemption, Store},
 };
-
-/// Longest pause after failures.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A buyer of a request that a crash cut off has this long at the least to say what arrived, however often is claimed.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(600);
@@ -72,24 +69,33 @@ pub(crate) struct Claimer {
 
 impl Claimer {
     /// Looks every interval and whenever it is told to, until `stop`. A failure is tried again, after longer and longer
-    /// pauses; nothing is assumed about it.
+    /// pauses, which a close that comes nearer makes shorter; nothing is assumed about it.
     pub(crate) async fn run(self, mut orders: mpsc::Receiver<Order>, stop: CancellationToken) {
-        let mut failures = 0u32;
-        let mut next = Instant::now() + self.policy.interval;
+        let (mut failures, mut meter) = (0u32, GasMeter::default());
+        let mut last = Instant::now();
+        let mut next = last + self.policy.interval;
         loop {
             let order = tokio::select! {
                 () = stop.cancelled() => return,
                 order = orders.recv() => order,
                 () = tokio::time::sleep_until(next) => None,
             };
+            if matches!(order, Some(Order::Closing)) && failures > 0 {
+                // It is told at every look at the chain: what fails is tried again as soon as the deadline demands.
+                next = next.min(last + pause(self.policy.interval, failures, self.left()));
+                if Instant::now() < next {
+                    continue;
+                }
+            }
             let forced = matches!(order, Some(Order::Now(_)));
-            let outcome = self.round(forced).await;
+            let outcome = self.round(forced, &mut meter).await;
             failures = if outcome.is_ok() { 0 } else { failures.saturating_add(1) };
             if let Err(error) = &outcome {
                 self.metrics.redeem_failures.inc();
                 warn!(%error, failures, "claiming failed and will be tried again");
             }
-            next = Instant::now() + pause(self.policy.interval, failures);
+            last = Instant::now();
+            next = last + pause(self.policy.interval, failures, self.left());
             if let Some(Order::Now(answer)) = order {
                 // Whoever asked may have stopped waiting; what was redeemed is stored.
                 drop(answer.send(outcome));
@@ -97,8 +103,36 @@ impl Claimer {
         }
     }
 
+    /// The time until the first closing channel that owes something can be closed, as far as this machine's clock
+    /// knows; `None` if there is no such channel.
+    fn left(&self) -> Option<Duration> {
+        let now = clock::now();
+        let all = self.channels.all();
+        let pending = all.iter().map(|channel| channel.pending(now));
+        let closing = pending.filter(|one| one.closing && one.worth());
+        let first = closing.map(|one| one.closes_at).min();
+        first.map(|at| Duration::from_secs(at.saturating_sub(now)))
+    }
+
+    /// What claiming all of this costs in gas; `None` if nobody said what the chain's coin is worth, or if the chain
+    /// does not say what gas costs.
+    async fn cost(&self, pending: &[Pending], meter: &GasMeter) -> Option<MicroDollars> {
+        let coin_price = self.policy.coin_price?;
+        let channels = pending.iter().filter(|one| one.worth()).count();
+        if channels == 0 {
+            return None;
+        }
+        match self.wallet.chain().gas_price().await {
+            Ok(gas_price) => Some(meter.cost(channels, gas_price, coin_price)),
+            Err(error) => {
+                debug!(%error, "the price of gas is not known");
+                None
+            }
+        }
+    }
+
     /// One look: claims what is due. `forced` claims everything.
-    async fn round(&self, forced: bool) -> Result<Vec<Redemption>, Error> {
+    async fn round(&self, forced: bool, meter: &mut GasMeter) -> Result<Vec<Redemption>, Error> {
         let now = clock::now();
         let patience = self.policy.max_age.max(ORPHAN_PATIENCE);
         let mut pending = Vec::new();
@@ -109,7 +143,8 @@ impl Claimer {
             }
             pending.push(channel.pending(now));
         }
-        let due = due(&self.policy, &pending, forced);
+        let cost = self.cost(&pending, meter).await;
+        let due = due(&self.policy, &pending, cost, forced);
         if due.is_empty() {
             return Ok(Vec::new());
         }
@@ -120,6 +155,7 @@ impl Claimer {
         let outcome = self.wallet.redeem(&claims).await;
         let mut written = Vec::new();
         for batch in outcome.redeemed {
+            meter.measure(batch.gas_used, batch.channels.len());
             written.push(self.take_in(batch).await?);
         }
         for id in &outcome.skipped {
@@ -179,19 +215,11 @@ impl Claimer {
             "redeemed"
         );
         self.metrics.redemptions.inc();
-        let write = Write::Redemption(Box::new(redemption.clone()));
-        self.store.submit(vec![write]).durable().await?;
+        // It is booked when the watcher finds it on the chain; this only keeps it from being claimed again meanwhile.
         for (id, total) in &redemption.channels {
-            self.note_redeemed(id, *total).await?;
+            self.channels.note_redeemed(id, *total).await?;
         }
         Ok(redemption)
-    }
-
-    async fn note_redeemed(&self, id: &ChannelId, total: rialto_protocol::MicroDollars) -> Result<(), Error> {
-        let Some(channel) = self.channels.get(id) else {
-            return Ok(());
-        };
-        channel.note_redeemed(total).durable().await
     }
 
     async fn refresh(&self, id: &ChannelId) -> Result<(), Error> {
@@ -199,27 +227,5 @@ impl Claimer {
             Some(channel) => self.channels.refresh(&channel).await,
             None => Ok(()),
         }
-    }
-}
-
-/// The pause before the next look: the interval, doubled with each failure.
-fn pause(interval: Duration, failures: u32) -> Duration {
-    let longest = LONGEST_PAUSE.max(interval);
-    interval
-        .saturating_mul(2u32.saturating_pow(failures.min(16)))
-        .min(longest)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_limit() {
-        let interval = Duration::from_secs(5);
-        assert_eq!(pause(interval, 0), interval);
-        assert_eq!(pause(interval, 2), interval * 4);
-        assert_eq!(pause(interval, u32::MAX), LONGEST_PAUSE);
-        assert_eq!(pause(Duration::from_secs(600), 9), Duration::from_secs(600));
     }
 }

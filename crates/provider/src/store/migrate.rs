@@ -4,7 +4,7 @@ use sqlx::SqliteConnection;
 
 use crate::Error;
 
-/// Applies the migrations that are missing; refuses a store of a newer version.
+/// Applies the migrations that are missing, in order; refuses a store of a newer version.
 pub(crate) async fn run(connection: &mut SqliteConnection) -> Result<(), Error> {
     sqlx::migrate!("./migrations").run(connection).await?;
     Ok(())

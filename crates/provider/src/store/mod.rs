@@ -22,6 +22,7 @@ use rialto_protocol::{
     ChannelId, ChannelParams, Digest, MicroDollars, Price, RequestId, SignedReceipt, SignedVoucher,
     channel::ChannelState,
 };
+use rialto_settlement::Trail;
 use serde::{Deserialize, Serialize};
 use sqlx::{
     SqlitePool,
@@ -94,6 +95,10 @@ pub(crate) enum Write {
     Receipt(Box<SignedReceipt>),
     /// A redemption.
     Redemption(Box<Redemption>),
+    /// Redemptions in this block and later ones are not on the chain any more.
+    Unredeem(u64),
+    /// How far the chain was followed.
+    Trail(Box<Trail>),
     /// A number to remember under a name.
     Mark(&'static str, u64),
 }

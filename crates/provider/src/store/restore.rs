@@ -1,10 +1,17 @@
 //! What a provider reads back: at its start, and when a buyer has to catch up.
 
 use rialto_protocol::{ChannelId, ChannelParams, RequestId, SignedReceipt, SignedVoucher, channel::ChannelState};
+use rialto_settlement::Trail;
 use sqlx::{Row, sqlite::SqliteRow};
 
 use super::{OpenRequest, Store, row};
 use crate::Error;
+
+/// Under this name the store keeps how far the chain was followed.
+pub(super) const TRAIL: &str = "trail";
+
+/// Most closed channels that a reorganisation is feared to have opened again.
+const MAX_CLOSED: i64 = 10_000;
 
 /// Receipts of a channel that a restart needs: as many as the heads that the account remembers.
 const RECENT: i64 = 256;
@@ -25,23 +32,52 @@ impl Store {
     pub(crate) async fn channels(&self) -> Result<Vec<StoredChannel>, Error> {
         let sql = "SELECT id, params, funded, redeemed, closes_at, closed, voucher FROM channels WHERE closed = 0 \
                    OR EXISTS (SELECT 1 FROM requests WHERE requests.channel = channels.id)";
+        let rows = sqlx::query(sql).fetch_all(&self.pool).await?;
+        self.stored_channels(&rows).await
+    }
+
+    /// The channels that were found closed at or after a time in seconds since 1970, the latest first.
+    pub(crate) async fn closed_since(&self, time: u64) -> Result<Vec<StoredChannel>, Error> {
+        let sql = "SELECT id, params, funded, redeemed, closes_at, closed, voucher FROM channels \
+                   WHERE closed != 0 AND closed_at >= ? ORDER BY closed_at DESC LIMIT ?";
+        let query = sqlx::query(sql).bind(row::number(time)).bind(MAX_CLOSED);
+        let rows = query.fetch_all(&self.pool).await?;
+        self.stored_channels(&rows).await
+    }
+
+    /// One channel, closed or not.
+    pub(crate) async fn stored_channel(&self, id: &ChannelId) -> Result<Option<StoredChannel>, Error> {
+        let sql = "SELECT id, params, funded, redeemed, closes_at, closed, voucher FROM channels WHERE id = ?";
+        let query = sqlx::query(sql).bind(id.0.to_vec());
+        let rows = query.fetch_all(&self.pool).await?;
+        Ok(self.stored_channels(&rows).await?.pop())
+    }
+
+    async fn stored_channels(&self, rows: &[SqliteRow]) -> Result<Vec<StoredChannel>, Error> {
         let mut channels = Vec::new();
-        for row in sqlx::query(sql).fetch_all(&self.pool).await? {
-            let id: ChannelId = row::id(&row, "id")?;
-            let params: ChannelParams = row::unpacked(&row, "params")?;
+        for row in rows {
+            let id: ChannelId = row::id(row, "id")?;
+            let params: ChannelParams = row::unpacked(row, "params")?;
             if params.id() != id {
                 return Err(Error::Corrupt("a channel's id is not made of its parts"));
             }
             let voucher: Option<Vec<u8>> = row.try_get("voucher")?;
             channels.push(StoredChannel {
                 params,
-                state: state(&row)?,
+                state: state(row)?,
                 best: voucher.map(|bytes| row::unpack(&bytes)).transpose()?,
                 receipts: self.recent(&id).await?,
                 open: self.open_requests(&id).await?,
             });
         }
         Ok(channels)
+    }
+
+    /// How far the chain was followed; `None` if it never was.
+    pub(crate) async fn trail(&self) -> Result<Option<Trail>, Error> {
+        let query = sqlx::query("SELECT body FROM notes WHERE name = ?").bind(TRAIL);
+        let row = query.fetch_optional(&self.pool).await?;
+        row.map(|row| row::unpacked(&row, "body")).transpose()
     }
 
     async fn recent(&self, channel: &ChannelId) -> Result<Vec<SignedReceipt>, Error> {

@@ -12,9 +12,10 @@ use tracing::error;
 
 use super::{
     Batch, Order, Redemption, Write,
+    restore::TRAIL,
     row::{number, pack, wide},
 };
-use crate::Error;
+use crate::{Error, clock};
 
 /// Most batches in one transaction, so that the first does not wait for an endless queue.
 const MAX_GROUP: usize = 512;
@@ -104,6 +105,18 @@ async fn apply(connection: &mut SqliteConnection, write: &Write) -> Result<(), E
         }
         Write::Receipt(receipt) => write_receipt(connection, receipt).await,
         Write::Redemption(redemption) => write_redemption(connection, redemption).await,
+        Write::Unredeem(from_block) => {
+            let query = sqlx::query("DELETE FROM redemptions WHERE block >= ?").bind(number(*from_block));
+            query.execute(connection).await?;
+            Ok(())
+        }
+        Write::Trail(trail) => {
+            let query = sqlx::query("INSERT OR REPLACE INTO notes (name, body) VALUES (?, ?)")
+                .bind(TRAIL)
+                .bind(pack(trail)?);
+            query.execute(connection).await?;
+            Ok(())
+        }
         Write::Mark(name, value) => {
             let query = sqlx::query("INSERT OR REPLACE INTO marks (name, value) VALUES (?, ?)")
                 .bind(*name)
@@ -119,11 +132,14 @@ async fn write_state(
     channel: &ChannelId,
     state: &ChannelState,
 ) -> Result<(), Error> {
-    let query = sqlx::query("UPDATE channels SET funded = ?, redeemed = ?, closes_at = ?, closed = ? WHERE id = ?")
+    let sql = "UPDATE channels SET funded = ?, redeemed = ?, closes_at = ?, closed = ?, \
+               closed_at = CASE WHEN closed = 0 THEN ? ELSE closed_at END WHERE id = ?";
+    let query = sqlx::query(sql)
         .bind(state.funded.get().to_string())
         .bind(state.redeemed.get().to_string())
         .bind(number(state.closes_at))
         .bind(i64::from(state.closed))
+        .bind(if state.closed { number(clock::now()) } else { 0 })
         .bind(channel.0.to_vec());
     must_change(query.execute(connection).await?.rows_affected())
 }
@@ -152,11 +168,13 @@ async fn write_receipt(connection: &mut SqliteConnection, signed: &SignedReceipt
     Ok(())
 }
 
-/// The same redemption may be told twice: by the transaction's receipt, and by the chain's events.
+/// The same redemption may be told twice: by the transaction's receipt, and by the chain's events. After a
+/// reorganisation the later one knows the block.
 async fn write_redemption(connection: &mut SqliteConnection, redemption: &Redemption) -> Result<(), Error> {
     let channels = serde_json::to_string(&redemption.channels).map_err(|_| Error::Corrupt("a list of channels"))?;
-    let sql = "INSERT OR IGNORE INTO redemptions (tx, block, redeemed_at, provider, royalty, fee, channels) \
-               VALUES (?, ?, ?, ?, ?, ?, ?)";
+    let sql = "INSERT INTO redemptions (tx, block, redeemed_at, provider, royalty, fee, channels) \
+               VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tx) DO UPDATE SET block = excluded.block, \
+               provider = excluded.provider, royalty = excluded.royalty, fee = excluded.fee, channels = excluded.channels";
     let query = sqlx::query(sql)
         .bind(redemption.transaction.0.to_vec())
         .bind(number(redemption.block))

@@ -23,7 +23,7 @@ use rialto_protocol::{
     ticket::Peer,
     wire::{BuyerFrame, Refusal, SellerFrame, TradeRequest, proof_digest},
 };
-use rialto_provider::{Config, Listing, Metrics, Parts, Provider, RedeemPolicy};
+use rialto_provider::{Config, Listing, Metrics, Parts, Provider, RedeemPolicy, Trust};
 use rialto_settlement::{Chain, DeployOptions, Wallet, deploy, fund_native};
 
 /// What the test model costs: an odd price, so that rounding shows.
@@ -83,6 +83,18 @@ impl Anvil {
     fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
+
+    /// Calls a method of the node itself, with cast, which shares no code with us.
+    pub(crate) fn rpc(&self, method: &str, arguments: &[&str]) {
+        let cast = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contracts/node_modules/.bin/cast");
+        let url = self.url();
+        let all = [&["rpc", "--rpc-url", &url, method], arguments].concat();
+        let output = Command::new(if cast.exists() { cast } else { "cast".into() })
+            .args(all)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 fn binary() -> PathBuf {
@@ -134,6 +146,8 @@ fn manifest() -> Manifest {
 
 /// A policy that never claims by itself.
 pub(crate) const NEVER: RedeemPolicy = RedeemPolicy {
+    gas_multiple: 20,
+    coin_price: None,
     min_value: MicroDollars::MAX,
     max_age: Duration::from_secs(1 << 40),
     interval: Duration::from_millis(50),
@@ -145,6 +159,10 @@ pub(crate) fn config() -> Config {
         chunk: CHUNK,
         redeem: NEVER,
         watch_interval: Duration::from_millis(50),
+        trust: Trust {
+            confirmations: 0,
+            unconfirmed: usd(0),
+        },
         grace: Duration::from_millis(200),
         ..Config::default()
     }
@@ -249,6 +267,11 @@ impl Market {
             to,
             serial: 0,
         }
+    }
+
+    /// The seller's own wallet, for what it does by hand.
+    pub(crate) fn provider(&self) -> Wallet {
+        Wallet::new(self.chain.clone(), key(2))
     }
 
     /// What the chain says was redeemed of a channel.
