@@ -64,9 +64,19 @@ impl Trail {
         }
     }
 
+    /// The first block of all.
+    pub fn first_block(&self) -> u64 {
+        self.first
+    }
+
     /// The next block to read.
     pub fn next_block(&self) -> u64 {
         self.next
+    }
+
+    /// The newest block that was read; `None` before the first.
+    pub fn end(&self) -> Option<u64> {
+        self.marks.last().map(|mark| mark.block)
     }
 
     /// Looks at the chain once; returns what happened and the trail to go on with. At most
