@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use rialto_protocol::Address;
 
 /// A marketplace for AI inference: buy it, sell it, publish models, settle on chain.
 #[derive(Debug, Parser)]
@@ -37,7 +38,7 @@ pub(crate) enum Command {
     Provide(Provide),
     /// Buy inference: an OpenAI-compatible server that finds, pays and checks sellers.
     Gateway(Gateway),
-    /// Run the embedded development chain alone.
+    /// Run the embedded development chain alone, or put a market's contracts on a chain.
     Chain(Chain),
     /// Ask a model something through the gateway.
     Chat(Chat),
@@ -46,6 +47,9 @@ pub(crate) enum Command {
     Model(Model),
     /// Show the accounts of this machine and what they hold.
     Wallet,
+    /// Show and move a provider's stake, and prove another's fraud.
+    #[command(subcommand)]
+    Stake(Stake),
     /// Show and close payment channels.
     #[command(subcommand)]
     Channel(Channel),
@@ -168,7 +172,11 @@ pub(crate) struct Gateway {
 
 /// `rialto chain`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Chain {
+    /// What to do instead of running a chain.
+    #[command(subcommand)]
+    pub(crate) action: Option<ChainAction>,
     /// Where it answers JSON-RPC.
     #[arg(long, env = "RIALTO_CHAIN_LISTEN", value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
@@ -178,6 +186,89 @@ pub(crate) struct Chain {
     /// End when standard input ends: for supervisors.
     #[arg(long, hide = true)]
     pub(crate) supervised: bool,
+}
+
+/// `rialto chain …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ChainAction {
+    /// Put a market's contracts on a chain, check them, and write down where they are.
+    Deploy(Deploy),
+}
+
+/// `rialto chain deploy`. What is said here is decided for ever: no account can change it afterwards.
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    /// An RPC address of the chain; several as elsewhere.
+    #[arg(
+        long,
+        env = "RIALTO_RPC_URL",
+        value_name = "URL",
+        value_delimiter = ',',
+        hide_env_values = true,
+        required = true
+    )]
+    pub(crate) rpc_url: Vec<String>,
+    /// The stablecoin that the market is in.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) token: Option<Address>,
+    /// Accept a stablecoin that anybody can mint; without --token one is created. Never where money is real.
+    #[arg(long)]
+    pub(crate) test_dollar: bool,
+    /// Who is credited the protocol's fee; needed if there is one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) fee_recipient: Option<Address>,
+    /// The protocol's fee in basis points, at most 1000.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) fee_bps: u16,
+    /// Seconds between a buyer's request to close a channel and the close: 900 to 2592000.
+    #[arg(long, default_value_t = 86_400, value_name = "SECONDS")]
+    pub(crate) challenge_period: u64,
+    /// Seconds that a dispute may take, at most 2592000; stake leaves only after it.
+    #[arg(long, default_value_t = 259_200, value_name = "SECONDS")]
+    pub(crate) dispute_window: u64,
+    /// Who may freeze providers, and take a tenth of their stake for an offence; by default nobody, ever.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) disputes: Option<Address>,
+    /// Who is credited what is taken from providers; must not be under a provider's control.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) slash_recipient: Address,
+    /// Who may stop deposits and opens for a week; by default nobody, ever.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) guardian: Option<Address>,
+    /// Where to write the addresses; by default `deployments/CHAIN_ID.json`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Do it. Without this only what would be done, and what it would cost at most, is shown.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// `rialto stake`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Stake {
+    /// The stake of this machine's provider, and what its accounts were credited of others'.
+    Show,
+    /// Add to the stake.
+    Add {
+        /// Dollars, such as 100 or 2.5.
+        dollars: String,
+    },
+    /// Let a part of the stake begin to leave. All that is leaving then waits for the whole delay anew.
+    Request {
+        /// Dollars.
+        dollars: String,
+    },
+    /// Take out what was leaving, once its delay has passed.
+    Complete,
+    /// Show the chain two different receipts that a provider signed for one number: it loses all its stake.
+    Prove {
+        /// A file with a signed receipt as JSON.
+        first: PathBuf,
+        /// A file with another.
+        second: PathBuf,
+    },
+    /// Take out what this machine's accounts were credited of stake that was taken from providers.
+    Claim,
 }
 
 /// `rialto chat`.
@@ -222,6 +313,14 @@ pub(crate) enum Model {
         /// The market's ticket.
         #[arg(long, env = "RIALTO_TICKET")]
         ticket: Option<String>,
+    },
+    /// Set the royalty of a model whose token this data directory's publisher account holds. A cut is in force at once, a
+    /// raise after seven days; either replaces a raise that is pending.
+    Royalty {
+        /// The model's id.
+        id: String,
+        /// Basis points of what buyers pay, at most 1000.
+        basis_points: u16,
     },
 }
 

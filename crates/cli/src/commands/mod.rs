@@ -3,6 +3,7 @@
 mod chain;
 mod channel;
 mod chat;
+mod deploy;
 mod doctor;
 mod gateway;
 mod key;
@@ -11,6 +12,7 @@ mod model;
 mod provide;
 mod receipts;
 mod reset;
+mod stake;
 mod ticket;
 mod up;
 mod wallet;
@@ -19,7 +21,7 @@ use anyhow::Result;
 use clap::CommandFactory;
 
 use crate::{
-    args::{Arguments, Command},
+    args::{self, Arguments, Command},
     settings::Settings,
 };
 
@@ -34,10 +36,15 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         Command::Up(options) => up::run(&settings, &options).await,
         Command::Provide(options) => provide::run(&settings, &options).await,
         Command::Gateway(options) => gateway::run(&settings, &options).await,
+        Command::Chain(args::Chain {
+            action: Some(args::ChainAction::Deploy(options)),
+            ..
+        }) => deploy::run(&settings, &options).await,
         Command::Chain(options) => chain::run(&settings, &options).await,
         Command::Chat(options) => chat::run(&settings, &options).await,
         Command::Model(action) => model::run(&settings, &action).await,
         Command::Wallet => wallet::run(&settings).await,
+        Command::Stake(action) => stake::run(&settings, &action).await,
         Command::Channel(action) => channel::run(&settings, &action).await,
         Command::Receipts(options) => receipts::run(&settings, &options).await,
         Command::Key(action) => key::run(&settings, &action).await,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use rialto_protocol::{MicroDollars, SigningKey};
+use rialto_protocol::{MicroDollars, ModelId, SigningKey};
 use rialto_settlement::Wallet;
 use serde_json::json;
 
@@ -23,6 +23,7 @@ pub(crate) async fn run(settings: &Settings, action: &args::Model) -> Result<()>
         args::Model::List => list(settings).await,
         args::Model::Verify { manifest } => verify(settings, manifest).await,
         args::Model::Publish { manifest, ticket } => publish(settings, manifest, ticket.as_ref()).await,
+        args::Model::Royalty { id, basis_points } => royalty(settings, id, *basis_points).await,
     }
 }
 
@@ -102,5 +103,28 @@ async fn publish(settings: &Settings, path: &Path, ticket: Option<&String>) -> R
             "{} is published as {id}; {holder} earns {royalty} basis points",
             model.manifest.listing()
         ));
+    })
+}
+
+async fn royalty(settings: &Settings, id: &str, basis_points: u16) -> Result<()> {
+    let id: ModelId = id.parse().context("the model's id")?;
+    let market = Market::find(settings, &Place::default())?;
+    let key = keys::existing(&settings.dir, "publisher/account.json")?;
+    let key = key.context("this data directory has no publisher account: publish a model first")?;
+    let wallet = Wallet::new(market.chain.clone(), key);
+    let done = wallet.set_royalty(id, basis_points).await?;
+    let Some((holder, now)) = market.chain.royalty_of(id).await? else {
+        bail!("the chain does not know the model whose rate was just set: was it reset meanwhile?");
+    };
+    let pending = market.chain.pending_royalty_of(id).await?;
+    let value = json!({
+        "id": id, "holder": holder, "royalty_bps": now, "transaction": done.transaction, "block": done.block,
+        "pending": pending.map(|(rate, from)| json!({ "royalty_bps": rate, "from": from })),
+    });
+    output::either(settings.json, &value, || match pending {
+        Some((rate, from)) => output::line(format_args!(
+            "{now} basis points go on until {from} (seconds since 1970), then {rate}"
+        )),
+        None => output::line(format_args!("{now} basis points from now on")),
     })
 }

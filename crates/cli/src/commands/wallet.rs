@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::{args::Place, keys, market::Market, output, settings::Settings};
 
 /// Roles and their key files.
-const ROLES: [(&str, &str); 4] = [
+pub(super) const ROLES: [(&str, &str); 4] = [
     ("buyer", "gateway/owner.json"),
     ("session", "gateway/session.json"),
     ("provider", "provider/account.json"),
