@@ -53,6 +53,8 @@ pub struct Timeouts {
     pub browse_ms: u64,
     /// Between two looks at channels that may be due to close.
     pub closing_ms: u64,
+    /// Between two looks at whether blocks of the chain were replaced.
+    pub follow_ms: u64,
     /// A channel unused for this long is closed.
     pub idle_channel_seconds: u64,
     /// An idempotent answer is kept for this long.
@@ -71,6 +73,7 @@ impl Default for Timeouts {
             cancel_ms: 3_000,
             browse_ms: 5_000,
             closing_ms: 30_000,
+            follow_ms: 5_000,
             idle_channel_seconds: 30 * 24 * 3_600,
             idempotency_seconds: 24 * 3_600,
             shutdown_ms: 10_000,

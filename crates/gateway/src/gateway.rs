@@ -6,7 +6,12 @@ use axum::serve::ListenerExt as _;
 use rialto_network::Node;
 use rialto_protocol::{ChannelId, Domain, SigningKey, ticket::Peer};
 use rialto_settlement::Wallet;
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -169,11 +174,21 @@ async fn serve(listener: TcpListener, desk: Arc<Desk>, stop: CancellationToken) 
 /// Channels and old records, again and again.
 async fn keep_house(desk: Arc<Desk>, stop: CancellationToken) {
     let timeouts = &desk.config.timeouts;
+    let pause = ms(timeouts.follow_ms.clamp(1, timeouts.closing_ms.max(1)));
+    let mut tended = Instant::now();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(ms(timeouts.closing_ms)) => {}
+            () = tokio::time::sleep(pause) => {}
         }
+        let replaced = desk.ledger.follow().await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the chain cannot be followed");
+            false
+        });
+        if !replaced && !desk.ledger.has_lost() && tended.elapsed() < ms(timeouts.closing_ms) {
+            continue;
+        }
+        tended = Instant::now();
         if let Err(error) = desk.ledger.tend().await {
             tracing::debug!(%error, "channels were not looked after");
         }

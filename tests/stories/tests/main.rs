@@ -6,4 +6,5 @@ mod bill;
 mod kills;
 mod lives;
 mod sellers;
+mod settlement;
 mod silence;

@@ -112,8 +112,13 @@ async fn finalise(store: &Store, wallet: &Wallet, row: &ChannelRow) -> Result<bo
 impl Ledger {
     /// Looks after all channels once: adopts, closes, finalises, and notices what others did to them.
     pub(crate) async fn tend(self: &Arc<Self>) -> Result<(), Error> {
-        self.follow().await?;
         let mut failed = None;
+        match self.follow().await {
+            Ok(_) => {}
+            Err(error @ Error::ChainUnreachable(_)) => return Err(error),
+            // Closes must not wait for it.
+            Err(error) => failed = Some(error),
+        }
         for channel in self.all() {
             if let Err(error) = self.synchronise(&channel).await {
                 if matches!(error, Error::ChainUnreachable(_)) {

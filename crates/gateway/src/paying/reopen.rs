@@ -102,9 +102,10 @@ async fn correct_funds(ledger: &Ledger, channel: &Channel, funded: MicroDollars)
 }
 
 impl Ledger {
-    /// Follows the chain's blocks; when some were replaced, looks whether closes went with them. Opens and top-ups show
-    /// in the state of the channels, which is read anyway.
-    pub(super) async fn follow(&self) -> Result<(), Error> {
+    /// Follows the chain's blocks; when some were replaced, looks whether closes went with them, and returns `true`.
+    /// Opens and top-ups show in the state of the channels, which is to be read then.
+    pub(crate) async fn follow(&self) -> Result<bool, Error> {
+        let mut replaced = false;
         let chain = self.wallet.chain();
         let settled = |error: ChainError| funding::explain(&error, MicroDollars::ZERO);
         let mut trail = match self.store.trail().await? {
@@ -120,13 +121,20 @@ impl Ledger {
                     false => now().saturating_sub(CLOSED_LATELY),
                 };
                 self.take_back_closes(since).await?;
+                replaced = true;
             }
             if next == trail {
-                return Ok(());
+                return Ok(replaced);
             }
             self.store.set_trail(&next).await?;
             trail = next;
         }
+    }
+
+    /// Whether a channel is waiting to be opened again.
+    pub(crate) fn has_lost(&self) -> bool {
+        let lost = |channel: &Channel| channel.status() == ChannelStatus::Opening && is_owed(self, channel);
+        self.all().iter().any(|channel| lost(channel))
     }
 
     /// A channel that was closed and is not any more has to be closed again before its money is back.

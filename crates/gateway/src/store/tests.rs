@@ -187,3 +187,35 @@ async fn a_reader_sees_what_a_writer_wrote_and_another_version_is_refused() {
         .unwrap();
     assert!(matches!(Store::open(&path).await, Err(Error::BadStore(_))));
 }
+
+#[tokio::test]
+async fn a_file_of_the_first_version_is_brought_up_to_date() {
+    let (folder, store) = store().await;
+    begin(&store, None).await;
+    sqlx::raw_sql("DROP TABLE notes; ALTER TABLE channels DROP COLUMN closed_at; PRAGMA user_version = 1")
+        .execute(&store.writer)
+        .await
+        .unwrap();
+    store.close().await;
+    let path = folder.path().join("gateway.db");
+    let reader = Store::open_read_only(&path).await.unwrap();
+    assert_eq!(
+        reader.channels().await.unwrap().len(),
+        1,
+        "whoever only reads need not wait for that"
+    );
+    reader.close().await;
+    let store = Store::open(&path).await.unwrap();
+    assert_eq!(store.trail().await.unwrap(), None);
+    let trail = rialto_settlement::Trail::starting_at(7);
+    store.set_trail(&trail).await.unwrap();
+    assert_eq!(store.trail().await.unwrap(), Some(trail));
+    assert!(store.closed_since(0).await.unwrap().is_empty());
+    let id = params().id();
+    store.set_channel(id, ChannelStatus::Closed, 0).await.unwrap();
+    assert_eq!(store.closed_since(1).await.unwrap()[0].id, id);
+    store.set_channel(id, ChannelStatus::Closing, 0).await.unwrap();
+    assert!(store.closed_since(0).await.unwrap().is_empty());
+    store.correct_funded(id, MicroDollars::new(3)).await.unwrap();
+    assert_eq!(store.channel(id).await.unwrap().unwrap().funded, MicroDollars::new(3));
+}

@@ -220,3 +220,59 @@ async fn the_files_are_their_owners_alone() {
     assert!(names.len() >= 2, "no file beside the store: {names:?}");
     store.close(writer).await;
 }
+
+#[tokio::test]
+async fn what_a_reorganisation_took_back_is_taken_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, writer) = Store::open(&folder.path().join("provider.db")).await.unwrap();
+    let id = params().id();
+    let closed = ChannelState {
+        closed: true,
+        ..state()
+    };
+    let redemption = |number: u8, block| {
+        Write::Redemption(Box::new(Redemption {
+            transaction: Digest([number; 32]),
+            block,
+            redeemed_at: 1,
+            provider: MicroDollars::new(1),
+            royalty: MicroDollars::ZERO,
+            fee: MicroDollars::ZERO,
+            channels: vec![(id, MicroDollars::new(1))],
+        }))
+    };
+    let trail = rialto_settlement::Trail::starting_at(4);
+    let writes = vec![
+        first(),
+        Write::State(id, closed),
+        redemption(1, 5),
+        redemption(2, 6),
+        redemption(3, 7),
+        Write::Trail(Box::new(trail.clone())),
+    ];
+    assert_eq!(store.trail().await.unwrap(), None);
+    store.submit(writes).durable().await.unwrap();
+    assert_eq!(store.trail().await.unwrap(), Some(trail));
+    assert_eq!(store.closed_since(1).await.unwrap()[0].params, params());
+    assert_eq!(store.stored_channel(&id).await.unwrap().unwrap().state, closed);
+    // The second is found again in another block.
+    let writes = vec![
+        Write::Unredeem(6),
+        redemption(2, 8),
+        redemption(1, 9),
+        Write::State(id, state()),
+    ];
+    store.submit(writes).durable().await.unwrap();
+    assert!(store.closed_since(0).await.unwrap().is_empty());
+    let reader = Reader::open(&folder.path().join("provider.db")).await.unwrap();
+    let mut blocks: Vec<_> = reader
+        .redemptions(9)
+        .await
+        .unwrap()
+        .iter()
+        .map(|one| one.block)
+        .collect();
+    blocks.sort_unstable();
+    assert_eq!(blocks, vec![8, 9]);
+    store.close(writer).await;
+}

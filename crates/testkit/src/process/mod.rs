@@ -2,9 +2,11 @@
 
 mod anvil;
 mod lines;
+mod proxy;
 mod up;
 
 pub use anvil::{Anvil, cast};
+pub use proxy::Proxy;
 pub use up::{Joined, Up};
 
 use std::{path::PathBuf, process::Command};
