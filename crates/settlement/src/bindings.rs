@@ -1,8 +1,6 @@
 //! The parts of the contracts' interfaces that are used here; `contracts/src/interfaces` documents them. A test
 //! compares every signature with the compiled artifacts.
 
-#![expect(clippy::too_many_arguments, reason = "generated from Solidity's functions")]
-
 alloy::sol! {
     #[derive(Debug)]
     struct ChannelParams {
@@ -27,37 +25,59 @@ alloy::sol! {
         bytes claims;
     }
 
+    #[derive(Debug)]
+    struct Terms {
+        address token;
+        address models;
+        address guardian;
+        address feeRecipient;
+        uint16 feeBps;
+        uint40 challengePeriod;
+    }
+
     interface Escrow {
         event Deposited(address indexed payer, uint256 amount);
         event Withdrawn(address indexed payer, uint256 amount);
-        event Opened(bytes32 indexed channelId, address indexed payer, address indexed provider, address signer, bytes32 modelId, uint96 salt, uint96 amount, bool fromBalance);
+        event Opened(address indexed payer, address indexed provider, bytes32 modelId, bytes32 signerAndSalt, uint96 amount);
+        event DepositedAndOpened(address indexed payer, address indexed provider, bytes32 modelId, bytes32 signerAndSalt, uint96 amount);
         event ToppedUp(bytes32 indexed channelId, address indexed provider, uint96 amount, uint96 funded);
-        event Redeemed(address indexed provider, uint256 providerAmount, uint256 royaltyAmount, uint256 feeAmount, bytes channels, bytes royalties);
+        event Redeemed(address indexed provider, uint256 providerAmount, bytes groups);
         event CloseRequested(bytes32 indexed channelId, address indexed provider, uint40 closeAt);
         event CloseCancelled(bytes32 indexed channelId, address indexed provider);
         event Closed(bytes32 indexed channelId, address indexed payer, address indexed provider, uint96 remainder);
         event CreditClaimed(address indexed account, uint256 amount);
+        event FeesClaimed(address indexed feeRecipient, uint256 amount, address[] holders);
+        event Paused(uint40 until);
+        event Unpaused();
 
         function deposit(uint96 amount) external;
+        function depositWithPermit(address payer, uint96 amount, uint256 deadline, uint8 v, bytes32 r, bytes32 s) external;
+        function depositWithAuthorization(address payer, uint96 amount, uint256 validAfter, uint256 validBefore, bytes32 salt, uint8 v, bytes32 r, bytes32 s) external;
         function open(address signer, address provider, bytes32 modelId, uint96 salt, uint96 amount) external returns (bytes32 channelId);
+        function openWithSig(ChannelParams calldata params, uint96 amount, bytes calldata signature, uint256 deadline) external returns (bytes32 channelId);
         function depositAndOpen(address signer, address provider, bytes32 modelId, uint96 salt, uint96 amount) external returns (bytes32 channelId);
-        function topUp(ChannelParams calldata params, uint96 amount) external;
+        function depositAndOpenWithAuthorization(ChannelParams calldata params, uint96 amount, uint256 validAfter, uint256 validBefore, uint8 v, bytes32 r, bytes32 s) external returns (bytes32 channelId);
+        function topUp(address signer, address provider, bytes32 modelId, uint96 salt, uint96 amount) external;
         function redeem(Group[] calldata groups) external returns (uint256 paid);
         function closeByProvider(ChannelParams calldata params) external;
-        function requestClose(ChannelParams calldata params) external;
-        function cancelClose(ChannelParams calldata params) external;
+        function requestClose(address signer, address provider, bytes32 modelId, uint96 salt) external;
+        function requestCloseWithSig(ChannelParams calldata params, bytes calldata signature, uint256 deadline) external;
+        function cancelClose(address signer, address provider, bytes32 modelId, uint96 salt) external;
         function finalizeClose(ChannelParams calldata params) external;
         function withdraw(uint96 amount) external;
-        function claimCredit() external returns (uint256 amount);
+        function withdrawWithSig(address payer, uint96 amount, bytes calldata signature, uint256 deadline) external;
+        function claimCredit(address account) external returns (uint256 amount);
+        function claimFees(address[] calldata holders) external returns (uint256 amount);
+        function pause() external;
+        function endPause() external;
+        function pauses() external view returns (uint40 pausedUntil, uint40 nextPauseAt);
         function channel(bytes32 channelId) external view returns (Channel memory);
+        function terms() external view returns (Terms memory);
         function balanceOf(address payer) external view returns (uint256);
         function creditOf(address account) external view returns (uint256);
+        function feesOf(address holder) external view returns (uint256);
+        function nonces(address owner) external view returns (uint256);
         function voucherHash(bytes32 channelId, uint96 cumulative, bytes32 receiptsHead) external view returns (bytes32 digest);
-        function token() external view returns (address);
-        function models() external view returns (address);
-        function feeRecipient() external view returns (address);
-        function feeBps() external view returns (uint16);
-        function challengePeriod() external view returns (uint40);
     }
 
     #[derive(Debug)]
@@ -137,6 +157,11 @@ alloy::sol! {
         function allowance(address owner, address spender) external view returns (uint256);
         function approve(address spender, uint256 value) external returns (bool);
         function mint(address to, uint256 amount) external;
+        function authorizationState(address authorizer, bytes32 nonce) external view returns (bool);
+        function nonces(address owner) external view returns (uint256);
+        function name() external view returns (string memory);
+        function eip712Domain() external view returns (bytes1 fields, string memory name, string memory version, uint256 chainId, address verifyingContract, bytes32 salt, uint256[] memory extensions);
+        function DOMAIN_SEPARATOR() external view returns (bytes32);
     }
 }
 
@@ -179,6 +204,6 @@ mod tests {
         for selector in Escrow::EscrowEvents::SELECTORS {
             assert!(events.contains(selector), "{selector:02x?}");
         }
-        assert_eq!(Escrow::EscrowEvents::COUNT, 9);
+        assert_eq!(Escrow::EscrowEvents::COUNT, 13);
     }
 }

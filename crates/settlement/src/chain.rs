@@ -42,6 +42,23 @@ pub struct ProviderRecord {
     pub frozen_until: u64,
 }
 
+/// What was decided for ever when the escrow was created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EscrowTerms {
+    /// The stablecoin that it holds.
+    pub token: Address,
+    /// Where models and their royalties are registered.
+    pub models: Address,
+    /// Who may pause deposits and opens for a while; zero for nobody, ever.
+    pub guardian: Address,
+    /// Who is credited the protocol's fee.
+    pub fee_recipient: Address,
+    /// The fee in basis points of what a buyer pays.
+    pub fee_bps: u16,
+    /// Seconds between a payer's request to close and the close.
+    pub challenge_period: u64,
+}
+
 /// What the `Models` contract says about a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelRecord {
@@ -73,11 +90,7 @@ impl Chain {
     }
 
     /// As [`Self::connect`], with options.
-    pub fn connect_with(
-        nodes: impl Into<Endpoints>,
-        contracts: Contracts,
-        options: Options,
-    ) -> Result<Self, Error> {
+    pub fn connect_with(nodes: impl Into<Endpoints>, contracts: Contracts, options: Options) -> Result<Self, Error> {
         Ok(Self {
             link: Arc::new(Link::new(&nodes.into(), options)?),
             contracts,
@@ -108,17 +121,15 @@ impl Chain {
 
     /// Whether all four contracts are there and belong together.
     pub async fn is_deployed(&self) -> Result<bool, Error> {
-        let escrow = (
-            self.escrow(&bindings::Escrow::tokenCall {}).await,
-            self.escrow(&bindings::Escrow::modelsCall {}).await,
-        );
         let staking = (
             self.providers(&bindings::Providers::tokenCall {}).await,
             self.providers(&bindings::Providers::escrowCall {}).await,
         );
-        let found = match (escrow.0, escrow.1, staking.0, staking.1) {
-            (Ok(token), Ok(models), Ok(staked), Ok(judged)) => [token, models, staked, judged].map(abi::from_evm),
-            (Err(error), ..) | (_, Err(error), ..) | (.., Err(error), _) | (.., Err(error)) => {
+        let found = match (self.terms().await, staking.0, staking.1) {
+            (Ok(terms), Ok(staked), Ok(judged)) => {
+                [terms.token, terms.models, abi::from_evm(staked), abi::from_evm(judged)]
+            }
+            (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
                 return match error {
                     Error::NoContract { .. } | Error::Reverted { .. } => Ok(false),
                     other => Err(other),
@@ -157,11 +168,19 @@ impl Chain {
         abi::micro(balance, "a free balance")
     }
 
-    /// An account's royalties and fees that it has not taken out.
+    /// An account's royalties that it has not taken out.
     pub async fn credit_of(&self, account: Address) -> Result<MicroDollars, Error> {
         let account = abi::to_evm(account);
         let credit = self.escrow(&bindings::Escrow::creditOfCall { account }).await?;
         abi::micro(credit, "a credit")
+    }
+
+    /// Fees that were credited beside the royalties of a holder of models, and not sent to the fee recipient yet. Fees of
+    /// models that nobody holds are beside the fee recipient itself.
+    pub async fn fees_of(&self, holder: Address) -> Result<MicroDollars, Error> {
+        let holder = abi::to_evm(holder);
+        let fees = self.escrow(&bindings::Escrow::feesOfCall { holder }).await?;
+        abi::micro(fees, "fees")
     }
 
     /// An account's stablecoin.
@@ -230,21 +249,32 @@ impl Chain {
         }
     }
 
+    /// What was decided for ever when the escrow was created.
+    pub async fn terms(&self) -> Result<EscrowTerms, Error> {
+        let terms = self.escrow(&bindings::Escrow::termsCall {}).await?;
+        Ok(EscrowTerms {
+            token: abi::from_evm(terms.token),
+            models: abi::from_evm(terms.models),
+            guardian: abi::from_evm(terms.guardian),
+            fee_recipient: abi::from_evm(terms.feeRecipient),
+            fee_bps: terms.feeBps,
+            challenge_period: abi::seconds(terms.challengePeriod),
+        })
+    }
+
     /// The protocol's fee in basis points.
     pub async fn fee_bps(&self) -> Result<u16, Error> {
-        self.escrow(&bindings::Escrow::feeBpsCall {}).await
+        Ok(self.terms().await?.fee_bps)
     }
 
     /// Who is credited the protocol's fee.
     pub async fn fee_recipient(&self) -> Result<Address, Error> {
-        let recipient = self.escrow(&bindings::Escrow::feeRecipientCall {}).await?;
-        Ok(abi::from_evm(recipient))
+        Ok(self.terms().await?.fee_recipient)
     }
 
     /// Seconds between a payer's request to close and the close.
     pub async fn challenge_period(&self) -> Result<u64, Error> {
-        let period = self.escrow(&bindings::Escrow::challengePeriodCall {}).await?;
-        Ok(abi::seconds(period))
+        Ok(self.terms().await?.challenge_period)
     }
 
     /// The digest of a voucher as the escrow computes it; equals [`Voucher::digest`].

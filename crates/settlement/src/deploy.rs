@@ -57,6 +57,27 @@ impl Default for DeployOptions {
 }
 
 impl DeployOptions {
+    /// [`Error::Invalid`] for terms that a constructor would refuse: found out before anything is paid for.
+    pub fn check(&self) -> Result<(), Error> {
+        const DAYS: u64 = 86_400;
+        let refused = if self.fee_bps > 1_000 {
+            "the fee is more than a tenth"
+        } else if self.fee_bps > 0 && self.fee_recipient.is_zero() {
+            "a fee needs a recipient"
+        } else if !(900..=30 * DAYS).contains(&self.challenge_period) {
+            "the challenge period is not between 15 minutes and 30 days"
+        } else if self.dispute_window > 30 * DAYS {
+            "the dispute window is longer than 30 days"
+        } else if self.slash_recipient.is_some_and(|recipient| recipient.is_zero()) {
+            "what is taken from providers needs a recipient"
+        } else if self.token.is_some_and(|token| token.is_zero()) {
+            "the stablecoin's address is zero"
+        } else {
+            return Ok(());
+        };
+        Err(Error::invalid(refused))
+    }
+
     /// Who is credited what is taken from providers, when this account deploys.
     pub fn slash_recipient(&self, deployer: Address) -> Address {
         let fee_recipient = Some(self.fee_recipient).filter(|recipient| !recipient.is_zero());
@@ -83,6 +104,7 @@ pub async fn deploy(
     key: &SigningKey,
     options: &DeployOptions,
 ) -> Result<Deployment, Error> {
+    options.check()?;
     let link = Arc::new(Link::new(&nodes.into(), Options::default())?);
     let chain_id = link.chain_id().await?;
     let block = link.block_number().await?.saturating_add(1);
@@ -97,6 +119,7 @@ pub async fn deploy(
     let terms = (
         abi::to_evm(token),
         abi::to_evm(models),
+        abi::to_evm(options.guardian),
         abi::to_evm(options.fee_recipient),
         U256::from(options.fee_bps),
         U256::from(options.challenge_period),

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Chain, DeployOptions, Deployment, Error, abi,
-    bindings::{Escrow, Providers, TestDollar},
+    Chain, DeployOptions, Deployment, Endpoints, Error, abi,
+    bindings::{Providers, TestDollar},
     deploy::{self, ESCROW, MODELS, PROVIDERS, TEST_DOLLAR},
     link::Link,
 };
@@ -95,14 +95,15 @@ pub struct DeploymentRecord {
 
 /// What a deployment by this account would cost, without sending anything. [`Error::NoContract`] if the stablecoin that it
 /// names is none on this chain.
-pub async fn plan(rpc_url: &str, deployer: Address, options: &DeployOptions) -> Result<Plan, Error> {
+pub async fn plan(nodes: impl Into<Endpoints>, deployer: Address, options: &DeployOptions) -> Result<Plan, Error> {
+    options.check()?;
     let nowhere = Contracts {
         token: options.token.unwrap_or_default(),
         escrow: Address::default(),
         providers: Address::default(),
         models: Address::default(),
     };
-    let chain = Chain::connect(rpc_url, nowhere)?;
+    let chain = Chain::connect(nodes, nowhere)?;
     let chain_id = chain.chain_id().await?;
     let created = [
         ("TestDollar", TEST_DOLLAR),
@@ -144,8 +145,12 @@ pub async fn plan(rpc_url: &str, deployer: Address, options: &DeployOptions) -> 
 }
 
 /// What is on the chain at these addresses, by the contracts' own words.
-pub async fn inspect(rpc_url: &str, deployment: &Deployment, deployer: Address) -> Result<DeploymentRecord, Error> {
-    let chain = Chain::connect(rpc_url, deployment.contracts)?;
+pub async fn inspect(
+    nodes: impl Into<Endpoints>,
+    deployment: &Deployment,
+    deployer: Address,
+) -> Result<DeploymentRecord, Error> {
+    let chain = Chain::connect(nodes, deployment.contracts)?;
     let chain_id = chain.chain_id().await?;
     if chain_id != deployment.chain_id {
         return Err(Error::WrongChain {
@@ -186,15 +191,17 @@ pub async fn inspect(rpc_url: &str, deployment: &Deployment, deployer: Address) 
 /// Whether the contracts of a deployment are on the chain, belong together, and were given what was asked for: the record
 /// of them, or [`Error::Corrupt`] with what is different.
 pub async fn verify(
-    rpc_url: &str,
+    nodes: impl Into<Endpoints>,
     deployment: &Deployment,
     options: &DeployOptions,
     deployer: Address,
 ) -> Result<DeploymentRecord, Error> {
-    if !Chain::connect(rpc_url, deployment.contracts)?.is_deployed().await? {
+    let nodes = nodes.into();
+    let chain = Chain::connect(nodes.clone(), deployment.contracts)?;
+    if !chain.is_deployed().await? {
         return Err(Error::corrupt("the contracts are not there, or do not belong together"));
     }
-    let record = inspect(rpc_url, deployment, deployer).await?;
+    let record = inspect(nodes, deployment, deployer).await?;
     for (contract, wanted) in [
         ("Escrow", wanted_escrow(deployment, options)),
         ("Providers", wanted_staking(deployment, options, deployer)),
@@ -214,14 +221,14 @@ pub async fn verify(
 }
 
 async fn escrow_terms(chain: &Chain) -> Result<BTreeMap<String, Value>, Error> {
-    let token = chain.escrow(&Escrow::tokenCall {}).await?;
-    let models = chain.escrow(&Escrow::modelsCall {}).await?;
+    let terms = chain.terms().await?;
     Ok(named([
-        ("token", json!(abi::from_evm(token))),
-        ("models", json!(abi::from_evm(models))),
-        ("feeRecipient", json!(chain.fee_recipient().await?)),
-        ("feeBps", json!(chain.fee_bps().await?)),
-        ("challengePeriod", json!(chain.challenge_period().await?)),
+        ("token", json!(terms.token)),
+        ("models", json!(terms.models)),
+        ("guardian", json!(terms.guardian)),
+        ("feeRecipient", json!(terms.fee_recipient)),
+        ("feeBps", json!(terms.fee_bps)),
+        ("challengePeriod", json!(terms.challenge_period)),
     ]))
 }
 
@@ -229,6 +236,7 @@ fn wanted_escrow(deployment: &Deployment, options: &DeployOptions) -> BTreeMap<S
     named([
         ("token", json!(deployment.contracts.token)),
         ("models", json!(deployment.contracts.models)),
+        ("guardian", json!(options.guardian)),
         ("feeRecipient", json!(options.fee_recipient)),
         ("feeBps", json!(options.fee_bps)),
         ("challengePeriod", json!(options.challenge_period)),

@@ -24,9 +24,9 @@ mod stake;
 mod trail;
 mod wallet;
 
-pub use chain::{Chain, ModelRecord, ProviderRecord};
-pub use deployed::{DeploymentRecord, Plan, Planned, RecordedContract, inspect, plan, verify};
+pub use chain::{Chain, EscrowTerms, ModelRecord, ProviderRecord};
 pub use deploy::{DeployOptions, Deployment, deploy, ensure_deployed};
+pub use deployed::{DeploymentRecord, Plan, Planned, RecordedContract, inspect, plan, verify};
 pub use error::{Error, Purse};
 pub use events::{ChainEvent, EventKind, MAX_EVENT_BLOCKS};
 pub use link::Options;

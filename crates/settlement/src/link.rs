@@ -29,7 +29,8 @@ pub struct Options {
     pub chain_id: Option<u64>,
     /// Longest wait for one answer of a node.
     pub call_timeout: Duration,
-    /// For how long a node that failed is left alone, when there are others.
+    /// For how long a node that failed is left alone, when there are others. One whose chain has not grown for six
+    /// times as long is compared with the others.
     pub node_pause: Duration,
     /// Longest wait for a transaction to be in a block.
     pub receipt_timeout: Duration,

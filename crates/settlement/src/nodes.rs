@@ -36,8 +36,8 @@ use crate::{
 const MAX_ENDPOINTS: usize = 16;
 /// For so long it is believed that a node is where it was.
 const LOOK: Duration = Duration::from_secs(2);
-/// A node whose chain has not grown for so long is compared with the others.
-const STALL: Duration = Duration::from_secs(60);
+/// A node whose chain has not grown for so many pauses is compared with the others.
+const STALL: u32 = 6;
 /// How long nodes that are behind are waited for when nobody else answers, and the pause between two looks.
 const CATCH_UP: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(250));
 /// A block that no node has shown for so long is given up: it was a lie, or the chain began anew.
@@ -305,12 +305,16 @@ impl Nodes {
             return Ok(true);
         }
         let known = *node.health();
-        let fresh = known.looked_at.is_some_and(|at| at.elapsed() < LOOK);
+        let fresh = known.looked_at.is_some_and(|at| at.elapsed() < LOOK.min(self.pause));
         if fresh && known.head >= self.mark().block {
             return Ok(true);
         }
         self.look(index, node).await?;
-        if node.health().since.is_some_and(|since| since.elapsed() >= STALL) {
+        if node
+            .health()
+            .since
+            .is_some_and(|since| since.elapsed() >= self.pause * STALL)
+        {
             self.compare(index).await;
         }
         Ok(node.health().head >= self.mark().block)

@@ -10,7 +10,6 @@ use alloy::{
 use rialto_protocol::{
     Address, ChannelParams, Digest, MicroDollars, ModelId, NodeKey, Region, SigningKey, manifest::Manifest,
 };
-use tokio::sync::Mutex;
 
 use crate::{
     Chain, Confirmed, Error, abi,
@@ -18,16 +17,14 @@ use crate::{
     sender::{Sender, confirmed},
 };
 
-/// A key with transactions. Cheap to clone; clones share one queue, so their transactions never take each other's
-/// nonce. Use one wallet for a key in a process.
+/// A key with transactions. Cheap to clone. All wallets of a key behind one [`Chain`] and its clones share one queue, so
+/// that they never take each other's nonce; other processes with the same key are reckoned with.
 ///
 /// Every function waits until its transaction is in a block, and fails as [`Error`] says.
 #[derive(Clone)]
 pub struct Wallet {
     chain: Chain,
     sender: Arc<Sender>,
-    /// Held from an approval until what it approves was pulled: approvals replace each other.
-    approving: Arc<Mutex<()>>,
 }
 
 impl Wallet {
@@ -36,7 +33,6 @@ impl Wallet {
         Self {
             sender: Arc::new(Sender::new(Arc::clone(&chain.link), key)),
             chain,
-            approving: Arc::default(),
         }
     }
 
@@ -97,8 +93,12 @@ impl Wallet {
 
     /// Adds money of the free balance to an open channel.
     pub async fn top_up(&self, params: &ChannelParams, amount: MicroDollars) -> Result<Confirmed, Error> {
+        self.check_own(params)?;
         let call = Escrow::topUpCall {
-            params: self.own(params)?,
+            signer: abi::to_evm(params.signer),
+            provider: abi::to_evm(params.provider),
+            modelId: B256::from(params.model.0),
+            salt: abi::salt(params)?,
             amount: abi::to_u96(amount),
         };
         self.act(self.chain.contracts().escrow, &call).await
@@ -106,15 +106,25 @@ impl Wallet {
 
     /// Announces that a channel of this payer shall close after the challenge period.
     pub async fn request_close(&self, params: &ChannelParams) -> Result<Confirmed, Error> {
-        let params = self.own(params)?;
-        let call = Escrow::requestCloseCall { params };
+        self.check_own(params)?;
+        let call = Escrow::requestCloseCall {
+            signer: abi::to_evm(params.signer),
+            provider: abi::to_evm(params.provider),
+            modelId: B256::from(params.model.0),
+            salt: abi::salt(params)?,
+        };
         self.act(self.chain.contracts().escrow, &call).await
     }
 
     /// Takes back a request to close.
     pub async fn cancel_close(&self, params: &ChannelParams) -> Result<Confirmed, Error> {
-        let params = self.own(params)?;
-        let call = Escrow::cancelCloseCall { params };
+        self.check_own(params)?;
+        let call = Escrow::cancelCloseCall {
+            signer: abi::to_evm(params.signer),
+            provider: abi::to_evm(params.provider),
+            modelId: B256::from(params.model.0),
+            salt: abi::salt(params)?,
+        };
         self.act(self.chain.contracts().escrow, &call).await
     }
 
@@ -140,10 +150,34 @@ impl Wallet {
         self.act(self.chain.contracts().escrow, &call).await
     }
 
-    /// Takes out all royalties and fees that were credited to the account. Refused with `ZeroAmount` if there are none.
+    /// Takes out all royalties that were credited to the account. Refused with `ZeroAmount` if there are none.
     pub async fn claim_credit(&self) -> Result<Confirmed, Error> {
-        self.act(self.chain.contracts().escrow, &Escrow::claimCreditCall {})
+        self.claim_credit_of(self.address()).await
+    }
+
+    /// Sends an account all royalties that were credited to it; anybody may pay the gas for that.
+    pub async fn claim_credit_of(&self, account: Address) -> Result<Confirmed, Error> {
+        let account = abi::to_evm(account);
+        self.act(self.chain.contracts().escrow, &Escrow::claimCreditCall { account })
             .await
+    }
+
+    /// Sends the fee recipient the fees that were credited beside these holders of models; anybody may. Events say who
+    /// they are: [`crate::EscrowBooks::fees`]. Refused with `ZeroAmount` if there are none.
+    pub async fn claim_fees(&self, holders: &[Address]) -> Result<Confirmed, Error> {
+        let holders = holders.iter().map(|holder| abi::to_evm(*holder)).collect();
+        self.act(self.chain.contracts().escrow, &Escrow::claimFeesCall { holders })
+            .await
+    }
+
+    /// As the escrow's guardian: refuses deposits and opens for 7 days.
+    pub async fn pause(&self) -> Result<Confirmed, Error> {
+        self.act(self.chain.contracts().escrow, &Escrow::pauseCall {}).await
+    }
+
+    /// As the escrow's guardian: ends a pause early.
+    pub async fn end_pause(&self) -> Result<Confirmed, Error> {
+        self.act(self.chain.contracts().escrow, &Escrow::endPauseCall {}).await
     }
 
     /// Registers the account as a provider with a first stake, approved as in [`Self::deposit`].
@@ -215,7 +249,7 @@ impl Wallet {
         amount: MicroDollars,
         call: &C,
     ) -> Result<Confirmed, Error> {
-        let _held = self.approving.lock().await;
+        let _held = self.sender.approving().lock().await;
         if self.chain.allowance(self.address(), spender).await? < amount {
             let approve = TestDollar::approveCall {
                 spender: abi::to_evm(spender),
@@ -234,12 +268,7 @@ impl Wallet {
         Err(Error::invalid("the channel's payer is another account"))
     }
 
-    fn own(&self, params: &ChannelParams) -> Result<crate::bindings::ChannelParams, Error> {
-        self.check_own(params)?;
-        abi::channel_params(params)
-    }
-
-    fn of_market(&self, params: &ChannelParams) -> Result<crate::bindings::ChannelParams, Error> {
+    pub(crate) fn of_market(&self, params: &ChannelParams) -> Result<crate::bindings::ChannelParams, Error> {
         if params.token != self.chain.contracts().token {
             return Err(Error::invalid("the channel is in another stablecoin than the market's"));
         }

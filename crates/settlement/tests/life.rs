@@ -85,9 +85,14 @@ async fn a_channel_lives_from_deposit_to_withdrawal() {
     // Everybody has exactly that.
     assert_eq!(chain.token_balance(market.provider.address()).await.unwrap(), parts[0]);
     assert_eq!(chain.credit_of(market.publisher.address()).await.unwrap(), parts[1]);
-    assert_eq!(chain.credit_of(market.fee_recipient.address()).await.unwrap(), parts[2]);
+    let holder = market.publisher.address();
+    assert_eq!(chain.fees_of(holder).await.unwrap(), parts[2]);
+    let none = market.fee_recipient.claim_credit().await.unwrap_err();
+    assert_eq!(none.revert_name(), Some("ZeroAmount"), "fees are no royalties");
     market.publisher.claim_credit().await.unwrap();
-    market.fee_recipient.claim_credit().await.unwrap();
+    assert_eq!(chain.fees_of(holder).await.unwrap(), parts[2], "the holder cannot take the fees");
+    market.buyer.claim_fees(&[holder, holder]).await.unwrap();
+    assert_eq!(chain.fees_of(holder).await.unwrap(), MicroDollars::ZERO);
     assert_eq!(chain.token_balance(market.publisher.address()).await.unwrap(), parts[1]);
     assert_eq!(
         chain.token_balance(market.fee_recipient.address()).await.unwrap(),
@@ -269,6 +274,7 @@ async fn events_tell_the_whole_story_in_order() {
             fee: expected.fee,
             channels: vec![(params.id(), usd(399))],
             royalties: vec![(market.publisher.address(), expected.royalty)],
+            fees: vec![(market.publisher.address(), expected.fee)],
         }
     );
     assert!(matches!(events[4].kind, EventKind::CloseRequested { channel, .. } if channel == params.id()));
@@ -388,12 +394,6 @@ async fn refusals_have_names_and_lack_of_money_is_told_apart() {
     );
 
     market.buyer.deposit(usd(10)).await.unwrap();
-    let unknown = ChannelParams {
-        model: rialto_protocol::ModelId([1; 32]),
-        ..params
-    };
-    let error = market.buyer.open(&unknown, usd(1)).await.unwrap_err();
-    assert_eq!(error.revert_name(), Some("UnknownModel"));
     market.buyer.open(&params, usd(1)).await.unwrap();
     let error = market.buyer.open(&params, usd(1)).await.unwrap_err();
     assert_eq!(

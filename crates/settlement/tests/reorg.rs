@@ -39,6 +39,7 @@ enum Act {
     Finalize(u8),
     Withdraw(u64),
     ClaimCredit,
+    ClaimFees,
     /// So many blocks are replaced by as many empty ones.
     Reorganise(u64),
     /// So many blocks are replaced by fewer, and others come after them.
@@ -49,8 +50,8 @@ fn act() -> impl Strategy<Value = Act> {
     let salt = || 0u8..4;
     prop_oneof![
         2 => (1u64..5_000).prop_map(Act::Deposit),
-        4 => (salt(), 1u64..900, any::<bool>()).prop_map(|(salt, amount, from_balance)| Act::Open { salt, amount, from_balance }),
-        2 => (salt(), 1u64..500).prop_map(|(salt, amount)| Act::TopUp { salt, amount }),
+        4 => (salt(), 0u64..900, any::<bool>()).prop_map(|(salt, amount, from_balance)| Act::Open { salt, amount, from_balance }),
+        2 => (salt(), 0u64..500).prop_map(|(salt, amount)| Act::TopUp { salt, amount }),
         4 => (salt(), 1u64..1_200).prop_map(|(salt, total)| Act::Redeem { salt, total }),
         1 => salt().prop_map(Act::RequestClose),
         1 => salt().prop_map(Act::CancelClose),
@@ -58,6 +59,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => salt().prop_map(Act::Finalize),
         1 => (1u64..2_000).prop_map(Act::Withdraw),
         1 => Just(Act::ClaimCredit),
+        1 => Just(Act::ClaimFees),
         2 => (1u64..6).prop_map(Act::Reorganise),
         1 => (1u64..6).prop_map(Act::Shorten),
     ]
@@ -89,7 +91,11 @@ async fn perform(market: &Market, act: Act) {
             drop(buyer.finalize_close(&params(salt)).await);
         }
         Act::Withdraw(amount) => drop(buyer.withdraw(usd(amount)).await),
-        Act::ClaimCredit => drop(market.fee_recipient.claim_credit().await),
+        Act::ClaimCredit => drop(market.publisher.claim_credit().await),
+        Act::ClaimFees => {
+            let holders = [market.publisher.address(), market.fee_recipient.address()];
+            drop(market.buyer.claim_fees(&holders).await);
+        }
         Act::Reorganise(depth) => replace(market, depth).await,
         Act::Shorten(depth) => {
             market.anvil.rpc("anvil_rollback", json!([depth])).await;
@@ -131,7 +137,7 @@ async fn equals_the_escrow(mirror: &Mirror, market: &Market) {
         &market.fee_recipient,
     ];
     let mut accounts: BTreeSet<Address> = wallets.map(Wallet::address).into_iter().collect();
-    accounts.extend(books.balances.keys().chain(books.credits.keys()));
+    accounts.extend(books.balances.keys().chain(books.credits.keys()).chain(books.fees.keys()));
     for account in accounts {
         let mirrored = books.balances.get(&account).copied().unwrap_or_default();
         assert_eq!(
@@ -141,6 +147,8 @@ async fn equals_the_escrow(mirror: &Mirror, market: &Market) {
         );
         let mirrored = books.credits.get(&account).copied().unwrap_or_default();
         assert_eq!(mirrored, chain.credit_of(account).await.unwrap(), "credit of {account}");
+        let mirrored = books.fees.get(&account).copied().unwrap_or_default();
+        assert_eq!(mirrored, chain.fees_of(account).await.unwrap(), "fees of {account}");
     }
     let held = chain.token_balance(chain.contracts().escrow).await.unwrap();
     assert_eq!(books.owed(), held.get(), "invariant 1");

@@ -55,7 +55,9 @@ impl Books {
         }
         let mut free_and_credit = 0;
         for account in accounts {
-            free_and_credit += chain.free_balance(account).await?.get() + chain.credit_of(account).await?.get();
+            free_and_credit += chain.free_balance(account).await?.get()
+                + chain.credit_of(account).await?.get()
+                + chain.fees_of(account).await?.get();
         }
         let held = chain.token_balance(chain.contracts().escrow).await?.get();
         let in_channels: u128 = channels

@@ -49,7 +49,7 @@ pub enum EventKind {
     },
     /// A channel was opened with an amount.
     Opened {
-        /// Its id is [`ChannelParams::id`]; checked.
+        /// Its id is [`ChannelParams::id`].
         params: ChannelParams,
         /// What it holds.
         amount: MicroDollars,
@@ -106,16 +106,34 @@ pub enum EventKind {
         fee: MicroDollars,
         /// Channels, and what each has paid in all since it was opened.
         channels: Vec<(ChannelId, MicroDollars)>,
-        /// Holders, and what each was credited.
+        /// Holders, and what each was credited; one may appear several times.
         royalties: Vec<(Address, MicroDollars)>,
+        /// Beside which holders the fee was credited. Zero stands for the fee recipient: nobody holds that model.
+        fees: Vec<(Address, MicroDollars)>,
     },
-    /// Somebody took out its royalties or fees, all of them.
+    /// Somebody was sent its royalties, all of them.
     CreditClaimed {
         /// Who.
         account: Address,
         /// This much.
         amount: MicroDollars,
     },
+    /// The fee recipient was sent the fees that were credited beside these holders, all of them.
+    FeesClaimed {
+        /// The fee recipient.
+        recipient: Address,
+        /// This much.
+        amount: MicroDollars,
+        /// The holders, as whoever sent the transaction named them: some may have had none, or be named twice.
+        holders: Vec<Address>,
+    },
+    /// The guardian refused deposits and opens for a while.
+    Paused {
+        /// Seconds since 1970, by the chain's clock.
+        until: u64,
+    },
+    /// The guardian ended that.
+    Unpaused,
 }
 
 /// Reads events; see [`Chain::events`].
@@ -146,12 +164,16 @@ async fn question(chain: &Chain, first: u64, last: u64, events: &mut Vec<ChainEv
             Escrow::Deposited::SIGNATURE_HASH,
             Escrow::Withdrawn::SIGNATURE_HASH,
             Escrow::Opened::SIGNATURE_HASH,
+            Escrow::DepositedAndOpened::SIGNATURE_HASH,
             Escrow::ToppedUp::SIGNATURE_HASH,
             Escrow::CloseRequested::SIGNATURE_HASH,
             Escrow::CloseCancelled::SIGNATURE_HASH,
             Escrow::Closed::SIGNATURE_HASH,
             Escrow::Redeemed::SIGNATURE_HASH,
             Escrow::CreditClaimed::SIGNATURE_HASH,
+            Escrow::FeesClaimed::SIGNATURE_HASH,
+            Escrow::Paused::SIGNATURE_HASH,
+            Escrow::Unpaused::SIGNATURE_HASH,
         ])
         .from_block(first)
         .to_block(last);

@@ -25,8 +25,11 @@ pub struct EscrowBooks {
     pub channels: BTreeMap<ChannelId, MirroredChannel>,
     /// Free balances that are not zero; each equals [`crate::Chain::free_balance`].
     pub balances: BTreeMap<Address, MicroDollars>,
-    /// Royalties and fees that were not taken out; each equals [`crate::Chain::credit_of`].
+    /// Royalties that were not taken out; each equals [`crate::Chain::credit_of`].
     pub credits: BTreeMap<Address, MicroDollars>,
+    /// Fees that were not taken out, by the holder beside whose royalties they were credited; each equals
+    /// [`crate::Chain::fees_of`]. These are the holders to name to [`crate::Wallet::claim_fees`].
+    pub fees: BTreeMap<Address, MicroDollars>,
 }
 
 /// What is not on the books cannot be taken from them: the node left events out, or made some up.
@@ -46,6 +49,7 @@ impl EscrowBooks {
             .balances
             .values()
             .chain(self.credits.values())
+            .chain(self.fees.values())
             .map(|amount| amount.get());
         in_channels.chain(outside).fold(0, u128::saturating_add)
     }
@@ -67,6 +71,8 @@ impl EscrowBooks {
             EventKind::Deposited { payer, amount } => add(&mut self.balances, *payer, *amount, event),
             EventKind::Withdrawn { payer, amount } => take(&mut self.balances, *payer, *amount, event),
             EventKind::CreditClaimed { account, amount } => take(&mut self.credits, *account, *amount, event),
+            EventKind::FeesClaimed { amount, holders, .. } => self.fees_claimed(event, *amount, holders),
+            EventKind::Paused { .. } | EventKind::Unpaused => Ok(()),
             EventKind::Opened {
                 params,
                 amount,
@@ -92,7 +98,8 @@ impl EscrowBooks {
     }
 
     fn open_channel(&mut self, event: &ChainEvent, id: &ChannelId) -> Result<&mut MirroredChannel, Error> {
-        let found = self.channels.get_mut(id).filter(|channel| channel.state.is_open());
+        // Not `is_open`: anybody may open a channel with nothing in it, and add something later.
+        let found = self.channels.get_mut(id).filter(|channel| !channel.state.closed);
         found.ok_or_else(|| impossible(event, "a channel that is not open"))
     }
 
@@ -104,8 +111,8 @@ impl EscrowBooks {
         from_balance: bool,
     ) -> Result<(), Error> {
         let id = params.id();
-        if self.channels.contains_key(&id) || amount == MicroDollars::ZERO {
-            return Err(impossible(event, "a channel that was opened twice or with nothing"));
+        if self.channels.contains_key(&id) {
+            return Err(impossible(event, "a channel that was opened twice"));
         }
         if from_balance {
             take(&mut self.balances, params.payer, amount, event)?;
@@ -162,6 +169,7 @@ impl EscrowBooks {
             fee,
             channels,
             royalties,
+            fees,
             ..
         } = &event.kind
         else {
@@ -176,9 +184,11 @@ impl EscrowBooks {
             paid = paid.saturating_add(total.saturating_sub(state.redeemed).get());
             state.redeemed = *total;
         }
-        let credited = royalties.iter().map(|(_, part)| part.get());
-        if credited.fold(0, u128::saturating_add) != royalty.get() {
-            return Err(impossible(event, "royalties that do not sum up"));
+        for (parts, whole) in [(royalties, royalty), (fees, fee)] {
+            let credited = parts.iter().map(|(_, part)| part.get());
+            if credited.fold(0, u128::saturating_add) != whole.get() {
+                return Err(impossible(event, "royalties or fees that do not sum up"));
+            }
         }
         if amount.get().saturating_add(royalty.get()).saturating_add(fee.get()) != paid {
             return Err(impossible(event, "a payment whose parts are not the whole"));
@@ -186,7 +196,20 @@ impl EscrowBooks {
         for (holder, part) in royalties {
             add(&mut self.credits, *holder, *part, event)?;
         }
-        add(&mut self.credits, fee_recipient, *fee, event)
+        for (holder, part) in fees {
+            let beside = if holder.is_zero() { fee_recipient } else { *holder };
+            add(&mut self.fees, beside, *part, event)?;
+        }
+        Ok(())
+    }
+
+    fn fees_claimed(&mut self, event: &ChainEvent, amount: MicroDollars, holders: &[Address]) -> Result<(), Error> {
+        let taken = holders.iter().filter_map(|holder| self.fees.remove(holder));
+        let taken = taken.fold(0, |sum: u128, part| sum.saturating_add(part.get()));
+        if taken != amount.get() {
+            return Err(impossible(event, "fees that are not those that were credited"));
+        }
+        Ok(())
     }
 }
 

@@ -45,7 +45,22 @@ fn kind(choice: u8, number: u8, amount: u64, books: &EscrowBooks) -> EventKind {
             payer: account(number),
             amount,
         },
-        2 => EventKind::CreditClaimed { account: FEES, amount },
+        2 if amount.get().is_multiple_of(2) => EventKind::CreditClaimed {
+            account: account(1),
+            amount,
+        },
+        2 => {
+            // The recipient itself stands for models that nobody holds; naming it twice changes nothing.
+            let holders = vec![FEES, account(number), FEES];
+            let named: std::collections::BTreeSet<_> = holders.iter().collect();
+            let due = named.iter().filter_map(|holder| books.fees.get(holder));
+            let amount = due.fold(usd(0), |sum, part| sum.checked_add(*part).unwrap());
+            EventKind::FeesClaimed {
+                recipient: FEES,
+                amount,
+                holders,
+            }
+        }
         3 | 4 => EventKind::Opened {
             params: params(number),
             amount,
@@ -82,6 +97,7 @@ fn kind(choice: u8, number: u8, amount: u64, books: &EscrowBooks) -> EventKind {
                 fee: royalty,
                 channels: vec![(channel, total)],
                 royalties: vec![(account(1), royalty)],
+                fees: vec![(account(number), royalty)],
             }
         }
     }
@@ -147,7 +163,7 @@ proptest! {
             books.book(&event, FEES).unwrap();
             match &event.kind {
                 EventKind::Deposited { amount, .. } | EventKind::Opened { amount, from_balance: false, .. } => held += amount.get(),
-                EventKind::Withdrawn { amount, .. } | EventKind::CreditClaimed { amount, .. } => held -= amount.get(),
+                EventKind::Withdrawn { amount, .. } | EventKind::CreditClaimed { amount, .. } | EventKind::FeesClaimed { amount, .. } => held -= amount.get(),
                 EventKind::Redeemed { amount, .. } => held -= amount.get(),
                 _ => {}
             }

@@ -22,6 +22,7 @@ use alloy::{
     rpc::types::{TransactionInput, TransactionReceipt, TransactionRequest},
 };
 use rialto_protocol::{Address, Digest, SigningKey};
+use tokio::sync::Mutex;
 
 pub(crate) use self::queue::Queue;
 use self::{
@@ -78,6 +79,11 @@ impl Sender {
 
     pub(crate) fn address(&self) -> Address {
         self.key.address()
+    }
+
+    /// Held from an approval until what it approves was pulled.
+    pub(crate) fn approving(&self) -> &Mutex<()> {
+        &self.queue.approving
     }
 
     /// Sends a transaction and waits until it is in a block.

@@ -80,6 +80,8 @@ impl Pending {
 pub(crate) struct Queue {
     /// Held while a nonce is chosen until the nodes have its transaction.
     pub(crate) turn: Mutex<()>,
+    /// Held from an approval until what it approves was pulled: approvals replace each other.
+    pub(crate) approving: Mutex<()>,
     nonces: Book<Nonces>,
 }
 
