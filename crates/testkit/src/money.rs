@@ -89,12 +89,17 @@ fn collect(kind: &EventKind, accounts: &mut BTreeSet<Address>, ids: &mut BTreeSe
             accounts.insert(params.payer);
             ids.insert(params.id());
         }
-        EventKind::Redeemed { royalties, .. } => accounts.extend(royalties.iter().map(|(holder, _)| *holder)),
+        EventKind::Redeemed { royalties, fees, .. } => {
+            accounts.extend(royalties.iter().chain(fees).map(|(holder, _)| *holder));
+        }
         EventKind::Deposited { payer, .. } => {
             accounts.insert(*payer);
         }
         EventKind::Withdrawn { .. }
         | EventKind::CreditClaimed { .. }
+        | EventKind::FeesClaimed { .. }
+        | EventKind::Paused { .. }
+        | EventKind::Unpaused
         | EventKind::ToppedUp { .. }
         | EventKind::CloseRequested { .. }
         | EventKind::CloseCancelled { .. }
