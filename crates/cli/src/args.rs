@@ -328,7 +328,14 @@ pub(crate) enum Model {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Channel {
     /// The gateway's channels: funded, signed, spent, redeemed.
-    List,
+    List {
+        /// What the chain alone says, for this machine's accounts: needs no local records. Reads all events of the market.
+        #[arg(long)]
+        from_chain: bool,
+        /// With --from-chain: for this account instead.
+        #[arg(long, requires = "from_chain", value_name = "ADDRESS")]
+        account: Option<Address>,
+    },
     /// Ask for a channel to be closed; what is left comes back after the challenge period.
     Close {
         /// The channel's id.

@@ -64,6 +64,14 @@ pub(crate) struct ProviderFile {
     pub(crate) region: Option<String>,
     /// Seconds after which an earning is claimed at the latest.
     pub(crate) redeem_after: Option<u64>,
+    /// Dollars for one of the chain's own coins, which pays for gas.
+    pub(crate) coin_price: Option<String>,
+    /// How many times of its gas an earning must be worth to be claimed before its age demands it.
+    pub(crate) gas_multiple: Option<u32>,
+    /// Blocks on top of a channel's, after which all of its money counts.
+    pub(crate) confirmations: Option<u64>,
+    /// Dollars that count of a channel before that.
+    pub(crate) unconfirmed: Option<String>,
     /// Requests worked on at a time by each model.
     pub(crate) slots: Option<u32>,
     /// Threads of computation.

@@ -1,5 +1,7 @@
 //! `rialto channel`: the gateway's payment channels.
 
+mod on_chain;
+
 use anyhow::{Context, Result};
 use rialto_gateway::Store;
 use rialto_protocol::ChannelId;
@@ -11,7 +13,11 @@ use crate::{args, args::Place, keys, market::Market, output, settings::Settings}
 /// Does what was asked for.
 pub(crate) async fn run(settings: &Settings, action: &args::Channel) -> Result<()> {
     match action {
-        args::Channel::List => list(settings).await,
+        args::Channel::List {
+            from_chain: true,
+            account,
+        } => on_chain::list(settings, *account).await,
+        args::Channel::List { .. } => list(settings).await,
         args::Channel::Close { id } => act(settings, id, Step::Request).await,
         args::Channel::Finalize { id } => act(settings, id, Step::Finalize).await,
     }

@@ -11,7 +11,7 @@ use rialto_protocol::{
     manifest::Manifest,
     wire::{OffersRequest, OffersResponse},
 };
-use rialto_provider::{Config, Listing, Metrics, Parts, Provider, RedeemPolicy};
+use rialto_provider::{Config, Listing, Metrics, Parts, Provider, RedeemPolicy, Trust};
 use rialto_settlement::Wallet;
 use serde_json::json;
 
@@ -57,7 +57,8 @@ pub(crate) async fn run(settings: &Settings, options: &args::Provide) -> Result<
 
     let config = Config {
         region,
-        redeem: redeem_policy(settings, options, &market),
+        redeem: redeem_policy(settings, options, &market)?,
+        trust: trust(settings, &market)?,
         ..Config::default()
     };
     let mut registry = Registry::default();
@@ -100,22 +101,48 @@ fn region(settings: &Settings, options: &args::Provide) -> Result<Region> {
     Region::from_name(name).with_context(|| format!("the region `{name}`: at most eight printable characters"))
 }
 
-fn redeem_policy(settings: &Settings, options: &args::Provide, market: &Market) -> RedeemPolicy {
-    let after = options.redeem_after.or(settings.file.provider.redeem_after);
+/// How far money on chain is trusted. On a development chain blocks are replaced only by whoever plays with it.
+fn trust(settings: &Settings, market: &Market) -> Result<Trust> {
+    let file = &settings.file.provider;
+    let default = match setup::is_development(market.ticket.chain_id) {
+        true => 0,
+        false => Trust::default().confirmations,
+    };
+    Ok(Trust {
+        confirmations: file.confirmations.unwrap_or(default),
+        unconfirmed: match &file.unconfirmed {
+            Some(text) => MicroDollars::from_dollars(text).context("`provider.unconfirmed`: dollars, such as 1")?,
+            None => Trust::default().unconfirmed,
+        },
+    })
+}
+
+fn redeem_policy(settings: &Settings, options: &args::Provide, market: &Market) -> Result<RedeemPolicy> {
+    let file = &settings.file.provider;
+    let after = options.redeem_after.or(file.redeem_after);
     let default = RedeemPolicy::default();
+    let coin_price = file.coin_price.as_ref().map(|text| {
+        MicroDollars::from_dollars(text).context("`provider.coin_price`: dollars for one coin, such as 3000")
+    });
+    let default = RedeemPolicy {
+        coin_price: coin_price.transpose()?,
+        gas_multiple: file.gas_multiple.unwrap_or(default.gas_multiple),
+        ..default
+    };
     if setup::is_development(market.ticket.chain_id) && after.is_none() {
         // Gas costs nothing here, and a newcomer wants to see the money move.
         let interval = Duration::from_millis(200);
-        return RedeemPolicy {
+        return Ok(RedeemPolicy {
             min_value: MicroDollars::new(1),
             max_age: Duration::from_secs(1),
             interval,
-        };
+            ..default
+        });
     }
-    RedeemPolicy {
+    Ok(RedeemPolicy {
         max_age: after.map_or(default.max_age, Duration::from_secs),
         ..default
-    }
+    })
 }
 
 /// The models to sell, loaded.
