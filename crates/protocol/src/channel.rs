@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, ChannelId, MicroDollars, ModelId, hash::Words};
+use crate::{Address, ChannelId, MicroDollars, ModelId, hash::Words, money::TooLarge};
 
 /// What a channel's id is made of. The model is inside, so nobody can dodge its royalty; the provider is inside, so a
 /// payer cannot name itself as the receiver.
@@ -57,6 +57,119 @@ pub struct ChannelState {
     pub closes_at: u64,
     /// A closed channel never opens again.
     pub closed: bool,
+}
+
+/// Why the escrow refuses a step of a channel that was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// It is closed for ever.
+    #[error("the channel is closed")]
+    Closed,
+    /// A close was requested already.
+    #[error("a close was requested, and can be finalised at {closes_at}")]
+    CloseRequested {
+        /// When, in seconds since 1970.
+        closes_at: u64,
+    },
+    /// No close was requested.
+    #[error("no close was requested")]
+    CloseNotRequested,
+    /// The provider still has time to redeem.
+    #[error("the close can be finalised at {closes_at}, not before")]
+    TooEarly {
+        /// When, in seconds since 1970.
+        closes_at: u64,
+    },
+    /// More than 96 bits.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+}
+
+/// The steps that the escrow takes with a channel. Each takes the state before and gives the state after; an error leaves
+/// the channel as it was. They are for a channel that was opened: an id that never was has no state.
+impl ChannelState {
+    /// A channel with this much in it. The escrow lets a channel be opened with nothing, too; it pays nothing until it
+    /// is topped up.
+    pub fn opened(amount: MicroDollars) -> Self {
+        Self {
+            funded: amount,
+            ..Self::default()
+        }
+    }
+
+    /// With `amount` more in it. Not while a close is requested.
+    pub fn topped_up(self, amount: MicroDollars) -> Result<Self, StepError> {
+        self.idle()?;
+        let funded = self.funded.get() + amount.get();
+        Ok(Self {
+            funded: MicroDollars::try_from(funded)?,
+            ..self
+        })
+    }
+
+    /// After a claim of `amount` under a voucher over `cumulative`, and what it paid: see [`Self::payable`].
+    #[must_use]
+    pub fn paid(self, amount: MicroDollars, cumulative: MicroDollars) -> (Self, MicroDollars) {
+        let paid = self.payable(amount, cumulative);
+        // Never above `funded`, which fits.
+        let redeemed = self.redeemed.checked_add(paid).unwrap_or(self.redeemed);
+        (Self { redeemed, ..self }, paid)
+    }
+
+    /// After the payer asked at `now` to close it; the provider has `challenge` seconds.
+    pub fn close_requested(self, now: u64, challenge: u64) -> Result<Self, StepError> {
+        self.idle()?;
+        Ok(Self {
+            closes_at: now.saturating_add(challenge),
+            ..self
+        })
+    }
+
+    /// After the payer took its request back.
+    pub fn close_cancelled(self) -> Result<Self, StepError> {
+        self.closing()?;
+        Ok(Self { closes_at: 0, ..self })
+    }
+
+    /// After the challenge period, and what the payer got back.
+    pub fn close_finalised(self, now: u64) -> Result<(Self, MicroDollars), StepError> {
+        let closes_at = self.closing()?;
+        if now < closes_at {
+            return Err(StepError::TooEarly { closes_at });
+        }
+        self.close()
+    }
+
+    /// After a close by the provider, or one whose time has come; and what the payer got back. What was not paid out
+    /// leaves the channel: the escrow keeps a closed channel as one that held what it paid.
+    pub fn close(self) -> Result<(Self, MicroDollars), StepError> {
+        if self.closed {
+            return Err(StepError::Closed);
+        }
+        let after = Self {
+            funded: self.redeemed,
+            redeemed: self.redeemed,
+            closes_at: 0,
+            closed: true,
+        };
+        Ok((after, self.remainder()))
+    }
+
+    fn idle(&self) -> Result<(), StepError> {
+        match self.closing() {
+            Ok(closes_at) => Err(StepError::CloseRequested { closes_at }),
+            Err(StepError::CloseNotRequested) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn closing(&self) -> Result<u64, StepError> {
+        match self {
+            Self { closed: true, .. } => Err(StepError::Closed),
+            Self { closes_at: 0, .. } => Err(StepError::CloseNotRequested),
+            Self { closes_at, .. } => Ok(*closes_at),
+        }
+    }
 }
 
 impl ChannelState {
