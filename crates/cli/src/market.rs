@@ -124,3 +124,74 @@ impl Market {
         self.ticket.domain()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rialto_protocol::ticket::Contracts;
+
+    use super::*;
+    use crate::{data_dir::DataDir, settings::File};
+
+    fn ticket() -> String {
+        let address = |byte| Address([byte; 20]);
+        let ticket = Ticket {
+            chain_id: 31_337,
+            rpc_url: "http://127.0.0.1:8545".into(),
+            contracts: Contracts {
+                token: address(1),
+                escrow: address(2),
+                providers: address(3),
+                models: address(4),
+            },
+            meeting: Vec::new(),
+        };
+        ticket.to_string()
+    }
+
+    fn place(ticket: Option<String>, rpc_url: &[&str]) -> Place {
+        Place {
+            ticket,
+            rpc_url: rpc_url.iter().map(|&url| url.to_owned()).collect(),
+            ..Place::default()
+        }
+    }
+
+    #[test]
+    fn addresses_are_kept_beside_the_ticket_which_never_holds_a_password() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings {
+            file: File::default(),
+            config: None,
+            dir: DataDir::open(folder.path().join("market")).unwrap(),
+            json: false,
+        };
+        let given = ["https://me:secret@a.example/", "http://b.example"];
+        let market = Market::find(&settings, &place(Some(ticket()), &given)).unwrap();
+        assert_eq!(market.ticket.rpc_url, "https://a.example/");
+        market.remember(&settings).unwrap();
+        assert!(
+            !settings
+                .dir
+                .read(TICKET)
+                .unwrap()
+                .unwrap()
+                .contains(&hex::encode("secret"))
+        );
+
+        let later = Market::find(&settings, &Place::default()).unwrap();
+        assert_eq!(later.rpc_urls, given);
+        settings.file.rpc_urls = vec!["http://c.example".into()];
+        let of_file = Market::find(&settings, &Place::default()).unwrap();
+        assert_eq!(of_file.rpc_urls, ["http://c.example"]);
+        let of_flag = Market::find(&settings, &place(None, &["http://d.example"])).unwrap();
+        assert_eq!(of_flag.rpc_urls, ["http://d.example"]);
+
+        // Another market's chain is not at the addresses that were kept.
+        settings.file.rpc_urls.clear();
+        let joined = Market::find(&settings, &place(Some(ticket()), &[])).unwrap();
+        assert_eq!(joined.rpc_urls, ["http://127.0.0.1:8545"]);
+        joined.remember(&settings).unwrap();
+        let later = Market::find(&settings, &Place::default()).unwrap();
+        assert_eq!(later.rpc_urls, ["http://127.0.0.1:8545"]);
+    }
+}

@@ -1,5 +1,7 @@
 //! Several nodes: calls go on when one fails, lies about its chain or is behind, and what was read never goes back.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+
 mod anvil;
 mod proxy;
 
@@ -176,6 +178,26 @@ async fn a_node_that_is_behind_is_not_believed_until_it_has_caught_up() {
     second.set(Mode::Pass);
     assert_eq!(waiting.await.unwrap().unwrap(), 0);
     assert!(second.calls("eth_getBalance") > 0);
+}
+
+#[tokio::test]
+async fn a_node_that_stands_still_is_found_out() {
+    let anvil = Anvil::start();
+    let (first, second) = (Proxy::start(&anvil.url()).await, Proxy::start(&anvil.url()).await);
+    first.say(|method, _| (method == "eth_blockNumber").then(|| json!("0x0")));
+    mine(&anvil, 5).await;
+    let options = Options {
+        node_pause: Duration::from_millis(300),
+        ..options()
+    };
+    let urls = vec![first.url(), second.url()];
+    let chain = Chain::connect_with(&urls, nowhere(), options).unwrap();
+    assert_eq!(chain.block_number().await.unwrap(), 0);
+    while chain.block_number().await.unwrap() != 5 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    chain.native_balance(NOBODY).await.unwrap();
+    assert_eq!(first.calls("eth_getBalance"), 0);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Transactions that get stuck, are left behind, or compete for a nonce: each ends up on the chain once, or never.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where it cannot go on")]
+
 mod anvil;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod proxy;
@@ -61,12 +63,11 @@ async fn by_hand() -> Anvil {
 async fn waiting(anvil: &Anvil, nonce: u64) -> Value {
     let pool = anvil.rpc("txpool_content", json!([])).await;
     for part in ["pending", "queued"] {
-        for (account, transactions) in pool[part].as_object().unwrap() {
-            if account.eq_ignore_ascii_case(&key(1).address().to_string()) {
-                let found = &transactions[nonce.to_string()];
-                if !found.is_null() {
-                    return found.clone();
-                }
+        for (account, transactions) in pool.get(part).and_then(Value::as_object).unwrap() {
+            if account.eq_ignore_ascii_case(&key(1).address().to_string())
+                && let Some(found) = transactions.get(nonce.to_string())
+            {
+                return found.clone();
             }
         }
     }

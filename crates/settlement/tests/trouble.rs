@@ -90,7 +90,7 @@ async fn deposits_at_once_do_not_take_each_others_approval() {
     let market = Market::open().await;
     let tasks: Vec<_> = (1..=6u64)
         .map(|i| {
-            let buyer = market.buyer.clone();
+            let buyer = Wallet::new(market.chain.clone(), key(1));
             tokio::spawn(async move { buyer.deposit(usd(i)).await })
         })
         .collect();

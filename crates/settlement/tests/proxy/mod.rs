@@ -1,6 +1,10 @@
 //! A fault injector: forwards JSON-RPC to a real node, until a test wants it to fail.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where it cannot go on"
+)]
 
 use std::sync::{Arc, Mutex};
 
