@@ -8,39 +8,43 @@ type ChannelSlot is uint256;
 using ChannelSlots for ChannelSlot global;
 
 /// @title Fields of a channel's slot
+/// @dev Amounts come in whole words: the caller has seen to it that they fit.
 library ChannelSlots {
     uint256 private constant REDEEMED = 96;
     uint256 private constant CLOSE_AT = 192;
     uint256 private constant FLAGS = 232;
+    uint256 private constant AMOUNT_MASK = type(uint96).max;
+    uint256 private constant TIME_MASK = type(uint40).max;
 
     /// @dev Flags of an open channel.
     uint256 private constant OPEN = 1;
     /// @dev Flags of a closed channel; they stay for ever.
     uint256 private constant CLOSED = 3;
 
-    /// @notice An open channel that nobody asked to close.
-    function open(uint96 funded_, uint96 redeemed_) internal pure returns (ChannelSlot) {
-        return ChannelSlot.wrap(OPEN << FLAGS | uint256(redeemed_) << REDEEMED | funded_);
+    /// @notice A channel with `funded_` in it, of which nothing was paid out, and that nobody asked to close.
+    function opened(uint256 funded_) internal pure returns (ChannelSlot) {
+        return ChannelSlot.wrap(OPEN << FLAGS | funded_);
     }
 
-    /// @notice A closed channel, which holds nothing: what it has not paid out has left it.
-    function closed(uint96 redeemed_) internal pure returns (ChannelSlot) {
-        return ChannelSlot.wrap(CLOSED << FLAGS | uint256(redeemed_) << REDEEMED | redeemed_);
+    /// @notice The channel closed. It holds nothing any more: what it has not paid out has left it.
+    function closed(ChannelSlot slot) internal pure returns (ChannelSlot) {
+        uint256 redeemed_ = redeemed(slot);
+        return ChannelSlot.wrap(CLOSED << FLAGS | redeemed_ << REDEEMED | redeemed_);
     }
 
-    /// @notice All that was ever put in.
-    function funded(ChannelSlot slot) internal pure returns (uint96) {
-        return uint96(ChannelSlot.unwrap(slot));
+    /// @notice All that was ever put in, 96 bits.
+    function funded(ChannelSlot slot) internal pure returns (uint256) {
+        return ChannelSlot.unwrap(slot) & AMOUNT_MASK;
     }
 
-    /// @notice All that was ever paid out.
-    function redeemed(ChannelSlot slot) internal pure returns (uint96) {
-        return uint96(ChannelSlot.unwrap(slot) >> REDEEMED);
+    /// @notice All that was ever paid out, 96 bits.
+    function redeemed(ChannelSlot slot) internal pure returns (uint256) {
+        return ChannelSlot.unwrap(slot) >> REDEEMED & AMOUNT_MASK;
     }
 
-    /// @notice From when a requested close may be finalised, zero if none was requested.
-    function closeAt(ChannelSlot slot) internal pure returns (uint40) {
-        return uint40(ChannelSlot.unwrap(slot) >> CLOSE_AT);
+    /// @notice From when a requested close may be finalised, 40 bits; zero if none was requested, or it was finalised.
+    function closeAt(ChannelSlot slot) internal pure returns (uint256) {
+        return ChannelSlot.unwrap(slot) >> CLOSE_AT & TIME_MASK;
     }
 
     /// @notice 0 never opened, 1 open, 3 closed.
@@ -48,20 +52,40 @@ library ChannelSlots {
         return uint24(ChannelSlot.unwrap(slot) >> FLAGS);
     }
 
+    /// @notice Whether it was never opened.
+    function isNew(ChannelSlot slot) internal pure returns (bool) {
+        return ChannelSlot.unwrap(slot) == 0;
+    }
+
     /// @notice Whether it is open, a requested close included.
     function isOpen(ChannelSlot slot) internal pure returns (bool) {
         return ChannelSlot.unwrap(slot) >> FLAGS == OPEN;
     }
 
-    /// @notice The same channel with another total paid out.
-    function withRedeemed(ChannelSlot slot, uint96 redeemed_) internal pure returns (ChannelSlot) {
-        uint256 rest = ChannelSlot.unwrap(slot) & ~(uint256(type(uint96).max) << REDEEMED);
-        return ChannelSlot.wrap(rest | uint256(redeemed_) << REDEEMED);
+    /// @notice Whether it is open and nobody asked to close it.
+    function isIdle(ChannelSlot slot) internal pure returns (bool) {
+        return ChannelSlot.unwrap(slot) >> CLOSE_AT == OPEN << FLAGS - CLOSE_AT;
     }
 
-    /// @notice The same channel with another close time.
-    function withCloseAt(ChannelSlot slot, uint40 closeAt_) internal pure returns (ChannelSlot) {
-        uint256 rest = ChannelSlot.unwrap(slot) & ~(uint256(type(uint40).max) << CLOSE_AT);
-        return ChannelSlot.wrap(rest | uint256(closeAt_) << CLOSE_AT);
+    /// @notice The same channel with another total put in.
+    function withFunded(ChannelSlot slot, uint256 funded_) internal pure returns (ChannelSlot) {
+        return ChannelSlot.wrap(ChannelSlot.unwrap(slot) & ~AMOUNT_MASK | funded_);
+    }
+
+    /// @notice The same channel with `amount` more paid out, which is not more than what is left.
+    function plusRedeemed(ChannelSlot slot, uint256 amount) internal pure returns (ChannelSlot) {
+        unchecked {
+            return ChannelSlot.wrap(ChannelSlot.unwrap(slot) + (amount << REDEEMED));
+        }
+    }
+
+    /// @notice An idle channel with a time to close.
+    function closingAt(ChannelSlot slot, uint256 closeAt_) internal pure returns (ChannelSlot) {
+        return ChannelSlot.wrap(ChannelSlot.unwrap(slot) | closeAt_ << CLOSE_AT);
+    }
+
+    /// @notice The same channel without a time to close.
+    function idle(ChannelSlot slot) internal pure returns (ChannelSlot) {
+        return ChannelSlot.wrap(ChannelSlot.unwrap(slot) & ~(TIME_MASK << CLOSE_AT));
     }
 }

@@ -13,7 +13,8 @@ import {FeeOnTransfer, Mintable, Reentrant, ReturnsFalse, ReturnsNothing, Revert
 /// @notice Asks for the signature check alone.
 contract ClaimsProbe {
     function isSigned(bytes calldata claim, bytes32 domainSeparator, bytes32 id) external view returns (bool) {
-        return Claims.isSigned(Claims.first(claim), Claims.scratch(address(0), domainSeparator), id);
+        Claims.prepare(address(0), domainSeparator);
+        return _isSigned(claim, id);
     }
 
     /// @dev Asks about `claim` directly after a good one, with nothing written in between.
@@ -22,9 +23,15 @@ contract ClaimsProbe {
         view
         returns (bool)
     {
-        uint256 base = Claims.scratch(address(0), domainSeparator);
-        require(Claims.isSigned(Claims.first(good), base, id), "the first is good");
-        return Claims.isSigned(Claims.first(claim), base, id);
+        Claims.prepare(address(0), domainSeparator);
+        require(_isSigned(good, id), "the first is good");
+        return _isSigned(claim, id);
+    }
+
+    function _isSigned(bytes calldata claim, bytes32 id) private view returns (bool) {
+        (uint256 first,) = Claims.bounds(claim);
+        Claims.channelId(first);
+        return Claims.isSigned(first, id);
     }
 }
 
@@ -128,7 +135,7 @@ contract AuditsTest is Market {
         providers.requestUnstake(DOLLAR);
         vm.prank(payer);
         vm.expectRevert();
-        escrow.requestClose(_params(0));
+        _requestClose(0);
         vm.expectRevert(abi.encodeWithSelector(IProviders.DisputeWindowOutOfBounds.selector, type(uint40).max));
         new Providers(token, address(escrow), address(0), treasury, type(uint40).max);
     }
@@ -188,7 +195,7 @@ contract AuditsTest is Market {
     function test_a_high_s_signature_is_refused() public {
         _open(0, 10 * DOLLAR);
         bytes32 head = bytes32("head");
-        bytes32 digest = escrow.voucherHash(escrow.channelIdOf(_params(0)), DOLLAR, head);
+        bytes32 digest = escrow.voucherHash(_id(_params(0)), DOLLAR, head);
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(signerKey, digest);
         bytes memory terms = abi.encodePacked(payer, signer, uint96(0), DOLLAR, DOLLAR, head);
         bytes32 high = bytes32(ORDER - uint256(s));
@@ -226,7 +233,7 @@ contract AuditsTest is Market {
             abi.encodePacked(payer, address(0), uint96(0), DOLLAR, DOLLAR, bytes32(0), bytes32(0), bytes32(0));
         yes(!probe.isSigned(bad, domain, "id"), "the zero address signs nothing");
         bad = abi.encodePacked(payer, signer, uint96(0), DOLLAR, DOLLAR, bytes32(0), bytes32(0), bytes32(0));
-        yes(!probe.isSignedAfter(_claim(0, DOLLAR), bad, domain, escrow.channelIdOf(_params(0))), "not the one before");
+        yes(!probe.isSignedAfter(_claim(0, DOLLAR), bad, domain, _id(_params(0))), "not the one before");
     }
 
     function test_the_same_claim_twice_in_a_batch_pays_once() public {
@@ -256,7 +263,7 @@ contract AuditsTest is Market {
         eq(escrow.balanceOf(payer), 97 * DOLLAR, "free balance");
         eq(hostile.balanceOf(address(escrow)), 194 * DOLLAR, "invariant 1");
         eq(_redeem(_claim(0, 97 * DOLLAR)), 97 * DOLLAR, "paid");
-        uint256 owed = escrow.creditOf(publisher) + escrow.creditOf(treasury) + escrow.balanceOf(payer);
+        uint256 owed = escrow.creditOf(publisher) + _fees() + escrow.balanceOf(payer);
         eq(owed, hostile.balanceOf(address(escrow)), "invariant 1");
     }
 
@@ -301,7 +308,7 @@ contract AuditsTest is Market {
         bytes[4] memory calls = [
             abi.encodeCall(Escrow.deposit, (1)),
             abi.encodeCall(Escrow.withdraw, (1)),
-            abi.encodeCall(Escrow.claimCredit, ()),
+            abi.encodeCall(Escrow.claimCredit, (publisher)),
             abi.encodeCall(Escrow.depositAndOpen, (signer, provider, modelId, 5, 1))
         ];
         for (uint96 i; i < calls.length; ++i) {

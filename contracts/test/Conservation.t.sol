@@ -8,16 +8,23 @@ import {IEscrow} from "../src/interfaces/IEscrow.sol";
 import {Test} from "./Test.sol";
 import {FeeOnTransfer, Mintable} from "./tokens/Hostile.sol";
 
-/// @notice Ten actors who do anything the escrow offers, in any order. What each may expect is kept here as well, in the
+/// @notice Eleven actors who do anything the escrow offers, in any order. What each may expect is kept here as well, in the
 /// plainest form, and compared after each call. No call may revert: an action that is not possible is not tried.
 contract Actors is Test {
+    bytes32 private constant OPEN_TYPEHASH = keccak256(
+        "Open(address payer,address signer,address provider,bytes32 modelId,uint96 salt,uint96 amount,uint256 deadline)"
+    );
+    bytes32 private constant WITHDRAW_TYPEHASH =
+        keccak256("Withdraw(address payer,uint96 amount,uint256 nonce,uint256 deadline)");
+
     uint256 internal constant PAYERS = 5;
     uint256 internal constant PROVIDERS = 2;
     uint256 internal constant MODELS = 2;
-    uint256 internal constant MAX_CHANNELS = 48;
+    uint256 internal constant MAX_CHANNELS = 24;
 
     struct Known {
         IEscrow.ChannelParams params;
+        bytes32 id;
         uint256 key;
         uint256 highestSigned;
         uint256 redeemed;
@@ -31,6 +38,8 @@ contract Actors is Test {
     address[MODELS] public publishers;
     bytes32[MODELS] public modelIds;
     address public treasury = vm.addr(uint256(keccak256("treasury")));
+    address public guardian = vm.addr(uint256(keccak256("guardian")));
+    address public relayer = vm.addr(uint256(keccak256("relayer")));
 
     Known[] internal known;
     uint256 public donated;
@@ -43,9 +52,9 @@ contract Actors is Test {
         vm.warp(1_700_000_000);
         token = token_;
         // Odd rates, so that every split has something to round.
-        escrow = new Escrow(IERC20(address(token_)), models, treasury, 77, 15 minutes);
+        escrow = new Escrow(IERC20(address(token_)), models, guardian, treasury, 77, 15 minutes);
         for (uint256 i; i < PAYERS; ++i) {
-            payers[i] = vm.addr(uint256(keccak256(abi.encode("payer", i))));
+            payers[i] = vm.addr(_payerKey(i));
             vm.prank(payers[i]);
             token.approve(address(escrow), type(uint256).max);
         }
@@ -62,6 +71,7 @@ contract Actors is Test {
     // ---- actions -----------------------------------------------------------------------------------------------
 
     function deposit(uint256 who, uint96 amount) external {
+        if (_paused()) return;
         address payer = payers[who % PAYERS];
         amount = _mint(payer, amount);
         uint256 before = escrow.balanceOf(payer);
@@ -71,39 +81,55 @@ contract Actors is Test {
         ++calls["deposit"];
     }
 
-    function open(uint256 who, uint256 with, uint96 salt, uint96 amount, bool pull) external {
-        if (known.length == MAX_CHANNELS) return;
-        address payer = payers[who % PAYERS];
+    /// @dev `how` 0 pulls the money, 1 takes it from the free balance, 2 the same by a signature that somebody else sends.
+    function open(uint256 who, uint256 with, uint96 salt, uint96 amount, uint8 how) external {
+        if (known.length == MAX_CHANNELS || _paused()) return;
         uint256 key = uint256(keccak256(abi.encode("session", known.length)));
         IEscrow.ChannelParams memory params = IEscrow.ChannelParams(
-            payer, vm.addr(key), providers[with % PROVIDERS], modelIds[(with >> 8) % MODELS], salt
+            payers[who % PAYERS], vm.addr(key), providers[with % PROVIDERS], modelIds[(with >> 8) % MODELS], salt
         );
+        uint256 balance = escrow.balanceOf(params.payer);
         bytes32 opened;
-        if (pull) {
-            amount = _mint(payer, amount);
-            vm.prank(payer);
+        if (how % 3 == 0) {
+            amount = _mint(params.payer, amount);
+            vm.prank(params.payer);
             opened = escrow.depositAndOpen(params.signer, params.provider, params.modelId, salt, amount);
-            due[payer] += escrow.channel(opened).funded;
+            due[params.payer] += escrow.channel(opened).funded;
+        } else if (balance == 0) {
+            return;
         } else {
-            uint256 balance = escrow.balanceOf(payer);
-            if (balance == 0) return;
-            vm.prank(payer);
-            opened =
-                escrow.open(params.signer, params.provider, params.modelId, salt, uint96(bound(amount, 1, balance)));
+            amount = uint96(bound(amount, 1, balance));
+            opened = how % 3 == 1 ? _openItself(params, amount) : _openBySignature(who % PAYERS, params, amount);
         }
-        eq(opened, escrow.channelIdOf(params), "id");
-        known.push(Known(params, key, 0, 0));
+        eq(opened, _idOf(params), "id");
+        known.push(Known(params, opened, key, 0, 0));
         ++calls["open"];
+    }
+
+    function _openItself(IEscrow.ChannelParams memory params, uint96 amount) private returns (bytes32) {
+        vm.prank(params.payer);
+        return escrow.open(params.signer, params.provider, params.modelId, params.salt, amount);
+    }
+
+    function _openBySignature(uint256 who, IEscrow.ChannelParams memory params, uint96 amount)
+        private
+        returns (bytes32)
+    {
+        bytes32 structHash = keccak256(abi.encode(OPEN_TYPEHASH, params, amount, block.timestamp));
+        bytes memory signature = _sign(_payerKey(who), structHash);
+        vm.prank(relayer);
+        ++calls["openWithSig"];
+        return escrow.openWithSig(params, amount, signature, block.timestamp);
     }
 
     function topUp(uint256 which, uint96 amount) external {
         if (known.length == 0) return;
         IEscrow.ChannelParams memory params = known[which % known.length].params;
-        IEscrow.Channel memory channel = escrow.channel(escrow.channelIdOf(params));
+        IEscrow.Channel memory channel = escrow.channel(known[which % known.length].id);
         uint256 balance = escrow.balanceOf(params.payer);
         if (channel.flags != 1 || channel.closeAt != 0 || balance == 0) return;
         vm.prank(params.payer);
-        escrow.topUp(params, uint96(bound(amount, 1, balance)));
+        escrow.topUp(params.signer, params.provider, params.modelId, params.salt, uint96(bound(amount, 1, balance)));
         ++calls["topUp"];
     }
 
@@ -133,7 +159,7 @@ contract Actors is Test {
         (bool found, IEscrow.ChannelParams memory params,) = _find(which, false);
         if (!found) return;
         vm.prank(params.payer);
-        escrow.requestClose(params);
+        escrow.requestClose(params.signer, params.provider, params.modelId, params.salt);
         ++calls["requestClose"];
     }
 
@@ -142,7 +168,7 @@ contract Actors is Test {
         // Not each time, so that some requests live on until somebody finalises them.
         if (!found || which % 2 != 0) return;
         vm.prank(params.payer);
-        escrow.cancelClose(params);
+        escrow.cancelClose(params.signer, params.provider, params.modelId, params.salt);
         ++calls["cancelClose"];
     }
 
@@ -168,19 +194,47 @@ contract Actors is Test {
         uint256 balance = escrow.balanceOf(payer);
         if (balance == 0) return;
         amount = uint96(bound(amount, 1, balance));
-        vm.prank(payer);
-        escrow.withdraw(amount);
+        if ((who >> 8) % 2 == 0) {
+            vm.prank(payer);
+            escrow.withdraw(amount);
+        } else {
+            bytes32 structHash =
+                keccak256(abi.encode(WITHDRAW_TYPEHASH, payer, amount, escrow.nonces(payer), block.timestamp));
+            bytes memory signature = _sign(_payerKey(who % PAYERS), structHash);
+            vm.prank(relayer);
+            escrow.withdrawWithSig(payer, amount, signature, block.timestamp);
+        }
         due[payer] -= amount;
         ++calls["withdraw"];
     }
 
     function claimCredit(uint256 who) external {
-        address account = who % 3 == 2 ? treasury : publishers[who % 3];
+        address account = publishers[who % 2];
         uint256 credit = escrow.creditOf(account);
         if (credit == 0) return;
-        vm.prank(account);
-        eq(escrow.claimCredit(), credit, "all of it");
+        eq(escrow.claimCredit(account), credit, "all of it");
         ++calls["claimCredit"];
+    }
+
+    function claimFees(uint256 which) external {
+        address[] memory holders = new address[](1 + which % 2);
+        uint256 fees;
+        for (uint256 i; i < holders.length; ++i) {
+            holders[i] = publishers[i];
+            fees += escrow.feesOf(publishers[i]);
+        }
+        if (fees == 0) return;
+        eq(escrow.claimFees(holders), fees, "all of it");
+        ++calls["claimFees"];
+    }
+
+    function pause(bool end) external {
+        (, uint40 next) = escrow.pauses();
+        if (!end && block.timestamp < next) return;
+        vm.prank(guardian);
+        if (end) escrow.endPause();
+        else escrow.pause();
+        ++calls["pause"];
     }
 
     function donate(uint64 amount) external {
@@ -203,7 +257,7 @@ contract Actors is Test {
     }
 
     function id(uint256 i) public view returns (bytes32) {
-        return escrow.channelIdOf(known[i].params);
+        return known[i].id;
     }
 
     function highestSigned(uint256 i) external view returns (uint256) {
@@ -223,7 +277,9 @@ contract Actors is Test {
         for (uint256 i; i < PAYERS; ++i) {
             sum += escrow.balanceOf(payers[i]);
         }
-        sum += escrow.creditOf(publishers[0]) + escrow.creditOf(publishers[1]) + escrow.creditOf(treasury);
+        for (uint256 i; i < MODELS; ++i) {
+            sum += escrow.creditOf(publishers[i]) + escrow.feesOf(publishers[i]);
+        }
         for (uint256 i; i < known.length; ++i) {
             IEscrow.Channel memory channel = escrow.channel(id(i));
             sum += channel.funded - channel.redeemed;
@@ -231,6 +287,25 @@ contract Actors is Test {
     }
 
     // ---- inside ------------------------------------------------------------------------------------------------
+
+    function _payerKey(uint256 i) private pure returns (uint256) {
+        return uint256(keccak256(abi.encode("payer", i)));
+    }
+
+    function _sign(uint256 key, bytes32 structHash) private view returns (bytes memory) {
+        bytes32 digest = keccak256(abi.encodePacked(hex"1901", escrow.domainSeparator(), structHash));
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, digest);
+        return abi.encodePacked(r, s, v);
+    }
+
+    function _paused() private view returns (bool) {
+        (uint40 until,) = escrow.pauses();
+        return block.timestamp < until;
+    }
+
+    function _idOf(IEscrow.ChannelParams memory params) private view returns (bytes32) {
+        return escrow.channelIdOf(params.payer, params.signer, params.provider, params.modelId, params.salt);
+    }
 
     /// @dev Money of about a dollar, sometimes of a few units: small sums are where rounding shows.
     function _mint(address to, uint96 amount) private returns (uint96) {
@@ -246,16 +321,16 @@ contract Actors is Test {
         uint96 amount = fault == 2 ? signed + 1 : fault == 3 ? signed / 2 : signed;
         if (fault != 1 && signed > channel.highestSigned) channel.highestSigned = signed;
         bytes memory terms = abi.encodePacked(params.payer, params.signer, params.salt, signed, amount);
-        bytes32 digest = escrow.voucherHash(escrow.channelIdOf(params), signed, bytes32("head"));
+        bytes32 digest = escrow.voucherHash(channel.id, signed, bytes32("head"));
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(fault == 1 ? channel.key + 1 : channel.key, digest);
         return abi.encodePacked(terms, bytes32("head"), r, s | bytes32(uint256(v - 27) << 255));
     }
 
     /// @dev What the provider, all publishers and the treasury hold or are credited; a token's own fee is added back.
     function _held(address provider) private view returns (uint256 sum) {
-        sum = token.balanceOf(provider) + escrow.creditOf(treasury);
+        sum = token.balanceOf(provider);
         for (uint256 i; i < MODELS; ++i) {
-            sum += escrow.creditOf(publishers[i]);
+            sum += escrow.creditOf(publishers[i]) + escrow.feesOf(publishers[i]);
         }
         sum += _kept(provider);
     }
@@ -284,8 +359,9 @@ contract Actors is Test {
         returns (bool found, IEscrow.ChannelParams memory params, uint40 closeAt)
     {
         for (uint256 i; i < known.length; ++i) {
-            params = known[addmod(which, i, known.length)].params;
-            IEscrow.Channel memory channel = escrow.channel(escrow.channelIdOf(params));
+            Known storage one = known[addmod(which, i, known.length)];
+            params = one.params;
+            IEscrow.Channel memory channel = escrow.channel(one.id);
             if (channel.flags == 1 && (channel.closeAt != 0) == closing) return (true, params, channel.closeAt);
         }
     }
@@ -312,9 +388,12 @@ contract ConservationTest is Test {
         for (uint256 i; i < 400; ++i) {
             _act(uint256(keccak256(abi.encode(i))));
         }
-        string[9] memory names = [
+        string[12] memory names = [
             "deposit",
             "open",
+            "openWithSig",
+            "pause",
+            "claimFees",
             "topUp",
             "redeem",
             "requestClose",
@@ -327,16 +406,21 @@ contract ConservationTest is Test {
             yes(actors.calls(names[i]) >= 3, names[i]);
         }
         yes(actors.calls("claimCredit") >= 3, "claimCredit");
-        this.invariant_1_holds_what_it_owes();
-        this.invariant_2_and_3_redeemed_is_bounded_and_never_falls();
-        this.invariant_4_a_payers_money_moves_by_voucher_or_by_itself();
+        this.invariant_the_books_are_true();
+    }
+
+    /// @dev All invariants in one: a campaign each would make the same calls several times over.
+    function invariant_the_books_are_true() external view {
+        _holds_what_it_owes();
+        _redeemed_is_bounded_and_never_falls();
+        _a_payers_money_moves_by_voucher_or_by_itself();
     }
 
     function _act(uint256 r) private {
         uint256 kind = r % 12;
         uint256 x = r >> 8;
         if (kind == 0) actors.deposit(x, uint96(x));
-        if (kind <= 2) actors.open(x, x >> 16, uint96(x), uint96(x >> 32), kind == 1);
+        if (kind <= 2) actors.open(x, x >> 16, uint96(x), uint96(x >> 32), uint8(kind + (x >> 128)));
         if (kind == 3) actors.topUp(x, uint96(x >> 8));
         if (kind >= 4 && kind <= 6) {
             actors.redeem(
@@ -352,15 +436,17 @@ contract ConservationTest is Test {
         if (kind == 10) actors.closeByProvider(x);
         if (kind == 11) actors.withdraw(x, uint96(x));
         if (x % 5 == 0) actors.claimCredit(x);
+        if (x % 7 == 0) actors.claimFees(x);
+        if (x % 11 == 0) actors.pause(x % 2 == 0);
     }
 
     /// @dev Invariant 1: the escrow holds what it owes, and more only if somebody gave it.
-    function invariant_1_holds_what_it_owes() external view {
+    function _holds_what_it_owes() private view {
         eq(actors.token().balanceOf(address(actors.escrow())), actors.owed() + actors.donated(), "held");
     }
 
     /// @dev Invariants 2 and 3.
-    function invariant_2_and_3_redeemed_is_bounded_and_never_falls() external view {
+    function _redeemed_is_bounded_and_never_falls() private view {
         for (uint256 i; i < actors.channels(); ++i) {
             IEscrow.Channel memory channel = actors.escrow().channel(actors.id(i));
             yes(channel.redeemed <= channel.funded, "2: redeemed <= funded");
@@ -371,7 +457,7 @@ contract ConservationTest is Test {
     }
 
     /// @dev Invariant 4: what a payer has left is what it put in, less what it took out and what its vouchers paid.
-    function invariant_4_a_payers_money_moves_by_voucher_or_by_itself() external view {
+    function _a_payers_money_moves_by_voucher_or_by_itself() private view {
         for (uint256 p; p < 5; ++p) {
             address payer = actors.payers(p);
             uint256 has = actors.escrow().balanceOf(payer);

@@ -5,7 +5,8 @@ import {IEscrow} from "../src/interfaces/IEscrow.sol";
 import {Market} from "./Market.sol";
 
 /// @notice What each operation costs, base and calldata included. Only meaningful with `forge test --isolate`, where each
-/// call is a transaction of its own; the ceilings lie about 1% above what was measured, for accounts that are not new.
+/// call is a transaction of its own. No ceiling is above its goal in SPEC.md, and none more than 1.5% above what was
+/// measured. For accounts that are not new.
 contract GasTest is Market {
     // Forge prints this event by its name.
     event log_named_uint(string key, uint256 val);
@@ -27,44 +28,44 @@ contract GasTest is Market {
 
     function test_gas_deposit_and_open() public {
         _open(200, DOLLAR);
-        _within("deposit_and_open", vm.lastCallGas().gasTotalUsed, 1, 76_000);
+        _within("deposit_and_open", vm.lastCallGas().gasTotalUsed, 1, 70_000);
     }
 
     function test_gas_deposit_and_open_exact_approval() public {
         vm.prank(payer);
         token.approve(address(escrow), DOLLAR);
         _open(200, DOLLAR);
-        _within("deposit_and_open, exact approval", vm.lastCallGas().gasTotalUsed, 1, 75_000);
+        _within("deposit_and_open, exact approval", vm.lastCallGas().gasTotalUsed, 1, 69_000);
     }
 
     function test_gas_open_from_balance() public {
         vm.prank(payer);
         escrow.open(signer, provider, modelId, 200, DOLLAR);
-        _within("open_from_balance", vm.lastCallGas().gasTotalUsed, 1, 61_000);
+        _within("open_from_balance", vm.lastCallGas().gasTotalUsed, 1, 55_000);
     }
 
     function test_gas_redeem_one() public {
         _redeem(_claim(0, DOLLAR / 3));
-        _within("redeem_one", vm.lastCallGas().gasTotalUsed, 1, 75_500);
+        _within("redeem_one", vm.lastCallGas().gasTotalUsed, 1, 67_000);
     }
 
     function test_gas_redeem_25() public {
         _redeem(_claims(25));
-        _within("redeem_per_channel_25", vm.lastCallGas().gasTotalUsed, 25, 15_600);
+        _within("redeem_per_channel_25", vm.lastCallGas().gasTotalUsed, 25, 14_200);
     }
 
     function test_gas_redeem_50() public {
         _redeem(_claims(50));
-        _within("redeem_per_channel_50", vm.lastCallGas().gasTotalUsed, 50, 14_300);
+        _within("redeem_per_channel_50", vm.lastCallGas().gasTotalUsed, 50, 13_000);
     }
 
     function test_gas_close() public {
         vm.prank(payer);
-        escrow.requestClose(_params(0));
-        _within("request_close", vm.lastCallGas().gasTotalUsed, 1, 32_000);
+        escrow.requestClose(signer, provider, modelId, 1);
+        _within("request_close", vm.lastCallGas().gasTotalUsed, 1, 30_000);
         vm.warp(block.timestamp + CHALLENGE);
-        escrow.finalizeClose(_params(0));
-        _within("finalize_close", vm.lastCallGas().gasTotalUsed, 1, 38_000);
+        escrow.finalizeClose(_params(1));
+        _within("finalize_close", vm.lastCallGas().gasTotalUsed, 1, 36_000);
     }
 
     function _claims(uint96 count) private view returns (bytes memory claims) {

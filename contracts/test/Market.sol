@@ -22,6 +22,7 @@ abstract contract Market is Test {
     address internal immutable provider = _account("provider");
     address internal immutable publisher = _account("publisher");
     address internal immutable treasury = _account("treasury");
+    address internal immutable guardian = _account("guardian");
     address internal immutable stranger = _account("stranger");
     uint256 internal immutable signerKey = uint256(keccak256("session key"));
     address internal immutable signer = vm.addr(uint256(keccak256("session key")));
@@ -46,7 +47,7 @@ abstract contract Market is Test {
     }
 
     function _escrow(address token_) internal returns (Escrow) {
-        return new Escrow(IERC20(token_), models, treasury, FEE_BPS, CHALLENGE);
+        return new Escrow(IERC20(token_), models, guardian, treasury, FEE_BPS, CHALLENGE);
     }
 
     /// @dev Gives an account money and lets the escrow pull it.
@@ -85,9 +86,30 @@ abstract contract Market is Test {
         returns (bytes memory)
     {
         bytes32 head = keccak256(abi.encode("head", cumulative));
-        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, on.voucherHash(on.channelIdOf(params), cumulative, head));
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, on.voucherHash(_idOn(on, params), cumulative, head));
         bytes memory terms = abi.encodePacked(params.payer, params.signer, params.salt, cumulative, amount);
         return abi.encodePacked(terms, head, r, _compact(v, s));
+    }
+
+    function _id(IEscrow.ChannelParams memory params) internal view returns (bytes32) {
+        return _idOn(escrow, params);
+    }
+
+    function _idOn(Escrow on, IEscrow.ChannelParams memory params) internal view returns (bytes32) {
+        return on.channelIdOf(params.payer, params.signer, params.provider, params.modelId, params.salt);
+    }
+
+    /// @dev The payer's functions on the channel with this salt; whoever is pranked calls.
+    function _topUp(uint96 salt, uint96 amount) internal {
+        escrow.topUp(signer, provider, modelId, salt, amount);
+    }
+
+    function _requestClose(uint96 salt) internal {
+        escrow.requestClose(signer, provider, modelId, salt);
+    }
+
+    function _cancelClose(uint96 salt) internal {
+        escrow.cancelClose(signer, provider, modelId, salt);
     }
 
     function _compact(uint8 v, bytes32 s) internal pure returns (bytes32) {
@@ -105,6 +127,11 @@ abstract contract Market is Test {
         IEscrow.Group[] memory groups = _group(claims);
         vm.prank(provider);
         return escrow.redeem(groups);
+    }
+
+    /// @dev The fees of the market's model.
+    function _fees() internal view returns (uint256) {
+        return escrow.feesOf(publisher);
     }
 
     function _redeemed(bytes32 channelId) internal view returns (uint256) {

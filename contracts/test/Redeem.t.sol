@@ -14,7 +14,7 @@ contract RedeemTest is Market {
         eq(_redeemed(id), 100 * DOLLAR, "redeemed");
         eq(token.balanceOf(provider), 94 * DOLLAR, "provider");
         eq(escrow.creditOf(publisher), 5 * DOLLAR, "royalty");
-        eq(escrow.creditOf(treasury), DOLLAR, "fee");
+        eq(_fees(), DOLLAR, "fee");
     }
 
     function test_vouchers_are_cumulative() public {
@@ -42,7 +42,7 @@ contract RedeemTest is Market {
         eq(_redeemed(id), 10 * DOLLAR, "redeemed");
         vm.startPrank(payer);
         escrow.deposit(20 * DOLLAR);
-        escrow.topUp(_params(0), 20 * DOLLAR);
+        _topUp(0, 20 * DOLLAR);
         vm.stopPrank();
         eq(_redeem(_claim(0, 50 * DOLLAR)), 20 * DOLLAR, "the same voucher after a top-up");
     }
@@ -117,16 +117,71 @@ contract RedeemTest is Market {
         emit IEscrow.Redeemed(
             provider,
             11_720_000,
-            1_150_000,
-            130_000,
-            abi.encodePacked(a, uint96(DOLLAR), b, uint96(2 * DOLLAR), c, uint96(10 * DOLLAR)),
-            abi.encodePacked(publisher, uint96(150_000), stranger, uint96(1_000_000))
+            abi.encodePacked(
+                abi.encodePacked(publisher, uint96(150_000), uint96(30_000), uint32(2)),
+                abi.encodePacked(a, uint96(DOLLAR), b, uint96(2 * DOLLAR)),
+                abi.encodePacked(stranger, uint96(1_000_000), uint96(100_000), uint32(1)),
+                abi.encodePacked(c, uint96(10 * DOLLAR))
+            )
         );
         vm.prank(provider);
         escrow.redeem(groups);
         eq(token.balanceOf(provider), 11_720_000, "one transfer of all");
         eq(escrow.creditOf(publisher), 150_000, "royalty of the first");
         eq(escrow.creditOf(stranger), 1_000_000, "royalty of the second");
+        eq(escrow.feesOf(publisher), 30_000, "fee beside the first");
+        eq(escrow.feesOf(stranger), 100_000, "fee beside the second");
+    }
+
+    /// @dev A group of which nothing is paid leaves no trace, wherever it stands.
+    function test_groups_that_pay_nothing_are_not_in_the_event() public {
+        bytes32 id = _open(0, DOLLAR);
+        IEscrow.Group[] memory groups = new IEscrow.Group[](3);
+        groups[0] = IEscrow.Group("nothing", _claim(0, DOLLAR));
+        groups[1] = IEscrow.Group(modelId, _claim(0, DOLLAR));
+        groups[2] = IEscrow.Group("nothing", "");
+        vm.expectEmit(true, true, true, true, address(escrow));
+        emit IEscrow.Redeemed(
+            provider, 940_000, abi.encodePacked(publisher, uint96(50_000), uint96(10_000), uint32(1), id, DOLLAR)
+        );
+        vm.prank(provider);
+        eq(escrow.redeem(groups), DOLLAR, "paid");
+    }
+
+    /// @dev Nobody holds a model that is not registered: no royalty, and the fee is beside the fee recipient itself.
+    function test_an_unregistered_model_earns_no_royalty() public {
+        modelId = keccak256("nothing");
+        _open(0, DOLLAR);
+        eq(_redeem(_claim(0, DOLLAR)), DOLLAR, "paid");
+        eq(token.balanceOf(provider), 990_000, "provider");
+        eq(escrow.feesOf(treasury), 10_000, "fee");
+        eq(escrow.feesOf(address(0)), 0, "nothing is credited to nobody");
+    }
+
+    function test_fees_go_to_the_fee_recipient_whoever_asks() public {
+        _open(0, 100 * DOLLAR);
+        _redeem(_claim(0, 100 * DOLLAR));
+        address[] memory holders = new address[](3);
+        (holders[0], holders[1], holders[2]) = (publisher, stranger, publisher);
+        vm.expectEmit(true, true, true, true, address(escrow));
+        emit IEscrow.FeesClaimed(treasury, DOLLAR, holders);
+        vm.prank(stranger);
+        eq(escrow.claimFees(holders), DOLLAR, "claimed, and twice the same is once");
+        eq(token.balanceOf(treasury), DOLLAR, "received");
+        eq(escrow.creditOf(publisher), 5 * DOLLAR, "the royalty is not touched");
+        vm.expectRevert(IEscrow.ZeroAmount.selector);
+        escrow.claimFees(holders);
+        eq(escrow.claimCredit(publisher), 5 * DOLLAR, "royalty after the fees");
+    }
+
+    function test_fees_stay_when_the_holder_takes_its_royalty() public {
+        _open(0, 100 * DOLLAR);
+        _redeem(_claim(0, 50 * DOLLAR));
+        escrow.claimCredit(publisher);
+        eq(escrow.feesOf(publisher), DOLLAR / 2, "beside");
+        _redeem(_claim(0, 100 * DOLLAR));
+        eq(escrow.feesOf(publisher), DOLLAR, "both fees");
+        eq(escrow.creditOf(publisher), 2_500_000, "the second royalty");
     }
 
     function test_one_transfer_and_one_event_per_call() public {
@@ -154,18 +209,17 @@ contract RedeemTest is Market {
     function test_credits_are_claimed_once() public {
         _open(0, 100 * DOLLAR);
         _redeem(_claim(0, 100 * DOLLAR));
-        vm.startPrank(publisher);
-        eq(escrow.claimCredit(), 5 * DOLLAR, "claimed");
+        vm.prank(stranger);
+        eq(escrow.claimCredit(publisher), 5 * DOLLAR, "claimed, whoever asks");
         eq(token.balanceOf(publisher), 5 * DOLLAR, "received");
         vm.expectRevert(IEscrow.ZeroAmount.selector);
-        escrow.claimCredit();
-        vm.stopPrank();
+        escrow.claimCredit(publisher);
     }
 
     function test_no_fee_and_no_royalty() public {
         vm.prank(publisher);
         bytes32 free = models.register(keccak256("free"), "Q8_0", "MIT", 0);
-        escrow = new Escrow(token, models, address(0), 0, CHALLENGE);
+        escrow = new Escrow(token, models, guardian, address(0), 0, CHALLENGE);
         vm.startPrank(payer);
         token.approve(address(escrow), type(uint256).max);
         escrow.depositAndOpen(signer, provider, free, 0, 10 * DOLLAR);
@@ -182,7 +236,7 @@ contract RedeemTest is Market {
         bytes32 id = _open(0, funded);
         uint256 paid = _redeem(_claim(_params(0), signerKey, signed, first));
         paid += _redeem(_claim(_params(0), signerKey, signed, second));
-        uint256 received = token.balanceOf(provider) + escrow.creditOf(publisher) + escrow.creditOf(treasury);
+        uint256 received = token.balanceOf(provider) + escrow.creditOf(publisher) + _fees();
         eq(received, paid, "provider + royalty + fee");
         eq(_redeemed(id), paid, "redeemed");
         yes(paid <= signed, "never more than was signed");
@@ -204,20 +258,20 @@ contract RedeemTest is Market {
             soFar += cuts[i];
             _redeem(_claim(0, soFar));
         }
-        uint256[3] memory inPieces = [token.balanceOf(provider), escrow.creditOf(publisher), escrow.creditOf(treasury)];
+        uint256[3] memory inPieces = [token.balanceOf(provider), escrow.creditOf(publisher), _fees()];
 
         _open(1, total);
         _redeem(_claim(1, total));
         eq(token.balanceOf(provider), 2 * inPieces[0], "provider");
         eq(escrow.creditOf(publisher), 2 * inPieces[1], "royalty");
-        eq(escrow.creditOf(treasury), 2 * inPieces[2], "fee");
+        eq(_fees(), 2 * inPieces[2], "fee");
     }
 
     /// @dev The finest cut there is: one unit at a time, at the highest rates, where rounding could go negative.
     function test_one_unit_at_a_time_is_never_negative_and_owes_the_same() public {
         vm.prank(publisher);
         modelId = models.register(keccak256("dear"), "Q8_0", "MIT", 1_000);
-        escrow = new Escrow(token, models, treasury, 1_000, CHALLENGE);
+        escrow = new Escrow(token, models, guardian, treasury, 1_000, CHALLENGE);
         vm.prank(payer);
         token.approve(address(escrow), type(uint256).max);
         _open(0, 100);
@@ -226,7 +280,7 @@ contract RedeemTest is Market {
         }
         eq(token.balanceOf(provider), 80, "provider");
         eq(escrow.creditOf(publisher), 10, "royalty");
-        eq(escrow.creditOf(treasury), 10, "fee");
+        eq(_fees(), 10, "fee");
     }
 
     /// @dev Bytes of any kind that are whole claims never revert and never pay.
