@@ -6,7 +6,7 @@ import {Escrow} from "../src/Escrow.sol";
 import {Models} from "../src/Models.sol";
 import {IEscrow} from "../src/interfaces/IEscrow.sol";
 import {Test} from "./Test.sol";
-import {FeeOnTransfer, Mintable} from "./tokens/Hostile.sol";
+import {FeeOnTransfer, Mintable, Reentrant} from "./tokens/Hostile.sol";
 
 /// @notice Eleven actors who do anything the escrow offers, in any order. What each may expect is kept here as well, in the
 /// plainest form, and compared after each call. No call may revert: an action that is not possible is not tried.
@@ -484,5 +484,16 @@ contract ActorsWithFee is Actors {
 contract ConservationWithFeeTest is ConservationTest {
     function setUp() public override {
         actors = new ActorsWithFee(new FeeOnTransfer());
+    }
+}
+
+/// @notice The same with a token that, in the middle of each transfer, calls what anybody may call and what moves money.
+contract ConservationWithReentrancyTest is ConservationTest {
+    function setUp() public override {
+        Reentrant hostile = new Reentrant();
+        actors = new Actors(hostile);
+        address[] memory holders = new address[](2);
+        (holders[0], holders[1]) = (actors.publishers(0), actors.publishers(1));
+        hostile.arm(address(actors.escrow()), abi.encodeCall(Escrow.claimFees, (holders)));
     }
 }
