@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All that the gate checks of the contracts: committed artifacts, format, tests, gas. Needs only Node and npm.
+# All that the gate checks of the contracts: committed artifacts, format, tests, gas, lives of channels. Needs only Node
+# and npm.
 # FOUNDRY_PROFILE=deep runs the fuzzers and invariants at their full depth.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -10,3 +11,8 @@ node_modules/.bin/forge fmt --check
 node_modules/.bin/forge test "$@"
 # Gas is only true when each call is a transaction of its own.
 node_modules/.bin/forge test --match-contract GasTest --isolate -vv
+# Whole lives of channels by other people's tools alone, and gas by receipts, each on an anvil of its own.
+unset RPC_URL
+scripts/life.sh
+node scripts/life.mjs
+node scripts/gas.mjs

@@ -2,72 +2,20 @@
 // here holds no coin of the chain, ever: it signs, and somebody else sends. It starts an anvil of its own, or uses the
 // development chain at RPC_URL. The accounts with coin are those of every development chain.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { existsSync, readFileSync, readdirSync } from "node:fs";
-import { fileURLToPath } from "node:url";
-import {
-  BaseError,
-  concat,
-  createPublicClient,
-  createTestClient,
-  createWalletClient,
-  encodeAbiParameters,
-  encodePacked,
-  http,
-  keccak256,
-  parseSignature,
-  signatureToCompactSignature,
-  toHex,
-  zeroAddress,
-} from "viem";
-import { generatePrivateKey, mnemonicToAccount, privateKeyToAccount } from "viem/accounts";
-import { foundry } from "viem/chains";
+import { BaseError, concat, encodeAbiParameters, keccak256, parseSignature, toHex, zeroAddress } from "viem";
+import { generatePrivateKey, privateKeyToAccount } from "viem/accounts";
+import { Chain, chainId, domainOf, fields, funded, packClaim, startAnvil, voucher } from "./chain.mjs";
 
-const here = (path) => fileURLToPath(new URL(`../${path}`, import.meta.url));
 const DOLLAR = 1_000_000n;
 const DAY = 86_400n;
 
-/** The program itself; the launcher that npm puts before it starts more slowly. */
-function anvilProgram() {
-  const folder = here("node_modules/@foundry-rs");
-  const found = readdirSync(folder)
-    .filter((name) => name.startsWith("anvil-"))
-    .map((name) => `${folder}/${name}/bin/anvil`)
-    .find((path) => existsSync(path));
-  return found ?? here("node_modules/.bin/anvil");
-}
-
-/** Starts an anvil on a free port; gives its URL and how to end it. */
-async function startAnvil() {
-  const child = spawn(anvilProgram(), ["--port", "0"], { stdio: ["ignore", "pipe", "inherit"] });
-  const address = await new Promise((resolve, reject) => {
-    let said = "";
-    child.on("exit", () => reject(new Error(`anvil ended: ${said}`)));
-    child.stdout.on("data", (data) => {
-      said += data;
-      const found = /Listening on (\S+)\n/.exec(said);
-      if (found) resolve(found[1]);
-    });
-  });
-  child.removeAllListeners("exit");
-  return { url: `http://${address}`, end: () => child.kill() };
-}
-
-const artifact = (name) => JSON.parse(readFileSync(here(`artifacts/${name}.json`), "utf8"));
-const contracts = Object.fromEntries(["TestDollar", "Models", "Escrow"].map((name) => [name, artifact(name)]));
-
-const account = (addressIndex) =>
-  mnemonicToAccount("test test test test test test test test test test test junk", { addressIndex });
-const [relayer, provider, publisher, treasury] = [0, 2, 3, 4].map(account);
+const [relayer, provider, publisher, treasury] = [0, 2, 3, 4].map(funded);
 const buyer = privateKeyToAccount(generatePrivateKey());
 const session = privateKeyToAccount(generatePrivateKey());
 
 const anvil = process.env.RPC_URL ? undefined : await startAnvil();
-const url = process.env.RPC_URL ?? anvil.url;
-const options = { chain: foundry, transport: http(url), pollingInterval: 20, cacheTime: 0 };
-const chain = createPublicClient(options);
-const wallet = createWalletClient(options);
-const travel = createTestClient({ ...options, mode: "anvil" });
+const chain = new Chain(process.env.RPC_URL ?? anvil.url);
+const [read, send] = [chain.read.bind(chain), chain.send.bind(chain)];
 
 let checks = 0;
 function is(what, got, expected) {
@@ -76,50 +24,28 @@ function is(what, got, expected) {
   console.log(`ok  ${what}`);
 }
 
-async function mined(hash) {
-  const receipt = await chain.waitForTransactionReceipt({ hash });
-  assert.equal(receipt.status, "success");
-  return receipt;
-}
-
-async function deploy(name, args = []) {
-  const { abi, bytecode } = contracts[name];
-  const receipt = await mined(await wallet.deployContract({ account: relayer, abi, bytecode, args }));
-  return { abi, address: receipt.contractAddress };
-}
-
-const read = (contract, functionName, ...args) => chain.readContract({ ...contract, functionName, args });
-
-/** Asks what a call would do, sends it, and gives what it returned. */
-async function send(from, contract, functionName, ...args) {
-  const call = { ...contract, account: from, functionName, args };
-  const { result } = await chain.simulateContract(call);
-  await mined(await wallet.writeContract(call));
-  return result;
-}
-
 async function refused(what, error, from, contract, functionName, ...args) {
   const call = { ...contract, account: from, functionName, args };
-  const failure = await chain.simulateContract(call).then(() => undefined, (reason) => reason);
+  const failure = await chain.client.simulateContract(call).then(() => undefined, (reason) => reason);
   assert(failure instanceof BaseError, `${what} was not refused`);
   is(`${what} is refused`, failure.walk((cause) => cause.data?.errorName)?.data.errorName, error);
 }
 
 async function life() {
   // The chain, its contracts, a model.
-  const token = await deploy("TestDollar");
-  const models = await deploy("Models");
+  const token = await chain.deploy(relayer, "TestDollar");
+  const models = await chain.deploy(relayer, "Models");
   const terms = [token.address, models.address, zeroAddress, treasury.address, 100, Number(DAY)];
-  const escrow = await deploy("Escrow", terms);
+  const escrow = await chain.deploy(relayer, "Escrow", terms);
   const modelId = await send(publisher, models, "register", keccak256(toHex("a manifest")), "Q8_0", "MIT", 500);
   await send(relayer, token, "mint", buyer.address, 100n * DOLLAR);
 
   const tokens = (of) => read(token, "balanceOf", of.address ?? of);
   const free = () => read(escrow, "balanceOf", buyer.address);
-  const now = async () => (await chain.getBlock()).timestamp;
+  const now = async () => (await chain.client.getBlock()).timestamp;
   const deadline = (await now()) + 30n * DAY;
-  const tokenDomain = { name: "Rialto Test Dollar", version: "1", chainId: foundry.id, verifyingContract: token.address };
-  const domain = { name: "Rialto", version: "1", chainId: foundry.id, verifyingContract: escrow.address };
+  const tokenDomain = { name: "Rialto Test Dollar", version: "1", chainId, verifyingContract: token.address };
+  const domain = domainOf(escrow);
   const params = (salt) => ({ payer: buyer.address, signer: session.address, provider: provider.address, modelId, salt });
   const word = (...pairs) => keccak256(encodeAbiParameters(pairs.map(([type]) => ({ type })), pairs.map(([, value]) => value)));
   const channelId = (salt) => {
@@ -130,17 +56,16 @@ async function life() {
   const channel = (salt) => read(escrow, "channel", channelId(salt));
   const slot = (funded, redeemed, closeAt, flags) => ({ funded, redeemed, closeAt, flags });
 
-  const field = (text) => text.split(", ").map((part) => ({ type: part.split(" ")[0], name: part.split(" ")[1] }));
   const authorize = async (value, nonce) => {
     const message = { from: buyer.address, to: escrow.address, value, validAfter: 0n, validBefore: deadline, nonce };
-    const fields = "address from, address to, uint256 value, uint256 validAfter, uint256 validBefore, bytes32 nonce";
-    const types = { ReceiveWithAuthorization: field(fields) };
+    const parts = "address from, address to, uint256 value, uint256 validAfter, uint256 validBefore, bytes32 nonce";
+    const types = { ReceiveWithAuthorization: fields(parts) };
     const signed = await buyer.signTypedData({ domain: tokenDomain, types, primaryType: "ReceiveWithAuthorization", message });
     const { v, r, s } = parseSignature(signed);
     return [value, 0n, deadline, Number(v), r, s];
   };
-  const order = (primaryType, fields, message) =>
-    buyer.signTypedData({ domain, types: { [primaryType]: field(fields) }, primaryType, message });
+  const order = (primaryType, parts, message) =>
+    buyer.signTypedData({ domain, types: { [primaryType]: fields(parts) }, primaryType, message });
 
   // One signature funds a channel and opens it.
   const first = params(1n);
@@ -152,7 +77,7 @@ async function life() {
   const permit = { owner: buyer.address, spender: escrow.address, value: 5n * DOLLAR, nonce: await read(token, "nonces", buyer.address), deadline };
   const permitFields = "address owner, address spender, uint256 value, uint256 nonce, uint256 deadline";
   const permitted = parseSignature(
-    await buyer.signTypedData({ domain: tokenDomain, types: { Permit: field(permitFields) }, primaryType: "Permit", message: permit }),
+    await buyer.signTypedData({ domain: tokenDomain, types: { Permit: fields(permitFields) }, primaryType: "Permit", message: permit }),
   );
   await send(relayer, escrow, "depositWithPermit", buyer.address, 5n * DOLLAR, deadline, Number(permitted.v), permitted.r, permitted.s);
   is("free balance after a permit", await free(), 5n * DOLLAR);
@@ -173,17 +98,11 @@ async function life() {
   await refused("the same order again", "InsufficientBalance", relayer, escrow, "openWithSig", second, 6n * DOLLAR, opening, deadline);
 
   // Vouchers, as wallets sign typed data; the contract's digest is the same.
-  const voucherFields = "bytes32 channelId, uint96 cumulative, bytes32 receiptsHead";
   const claim = async (salt, cumulative, amount) => {
-    const message = { channelId: channelId(salt), cumulative, receiptsHead: keccak256(toHex(`receipts up to ${cumulative}`)) };
-    const types = { Voucher: field(voucherFields) };
-    const signature = await session.signTypedData({ domain, types, primaryType: "Voucher", message });
-    const digest = await read(escrow, "voucherHash", ...Object.values(message));
-    is("a voucher's digest", signature, await session.sign({ hash: digest }));
-    const { r, yParityAndS } = signatureToCompactSignature(parseSignature(signature));
-    const kinds = ["address", "address", "uint96", "uint96", "uint96", "bytes32", "bytes32", "bytes32"];
-    const values = [buyer.address, session.address, salt, cumulative, amount, message.receiptsHead, r, yParityAndS];
-    return encodePacked(kinds, values);
+    const signed = await voucher(escrow, session, channelId(salt), cumulative);
+    const digest = await read(escrow, "voucherHash", ...Object.values(signed.message));
+    is("a voucher's digest", signed.signature, await session.sign({ hash: digest }));
+    return packClaim(params(salt), signed, amount);
   };
   const claims = concat([await claim(1n, 1_500_000n, 1_500_000n), await claim(2n, 2_500_000n, 2_000_000n)]);
   is("bytes of two claims", claims.length, 2 + 2 * 2 * 172);
@@ -201,8 +120,7 @@ async function life() {
   is("when it closes", BigInt((await channel(1n)).closeAt), (await now()) + DAY);
   await refused("finalising at once", "TooEarly", relayer, escrow, "finalizeClose", first);
   is("paid while it closes", await send(provider, escrow, "redeem", group(await claim(1n, 2_000_000n, 2_000_000n))), 500_000n);
-  await travel.increaseTime({ seconds: Number(DAY) });
-  await travel.mine({ blocks: 1 });
+  await chain.pass(Number(DAY));
   await send(relayer, escrow, "finalizeClose", first);
   is("the first channel, closed", await channel(1n), slot(2n * DOLLAR, 2n * DOLLAR, 0, 3));
   await send(provider, escrow, "closeByProvider", second);
@@ -221,8 +139,8 @@ async function life() {
   is("the publisher's account", await tokens(publisher), 200_000n);
   is("the treasury's account", await tokens(treasury), 40_000n);
   is("what the escrow still holds", await tokens(escrow), 0n);
-  is("coin that the buyer ever had", await chain.getBalance({ address: buyer.address }), 0n);
-  is("transactions that the buyer ever sent", await chain.getTransactionCount({ address: buyer.address }), 0);
+  is("coin that the buyer ever had", await chain.client.getBalance({ address: buyer.address }), 0n);
+  is("transactions that the buyer ever sent", await chain.client.getTransactionCount({ address: buyer.address }), 0);
 }
 
 const started = Date.now();
