@@ -47,7 +47,7 @@ const ALL_BELOW: [&str; 8] = [
     "rialto-gateway",
 ];
 /// Packages that stand around the market and may know every room: they are in no release.
-const AROUND: [&str; 2] = ["rialto-stories", "rialto-benches"];
+const AROUND: [&str; 3] = ["rialto-stories", "rialto-benches", "rialto-differential"];
 /// Knows nothing of the market.
 const CHORES: &str = "xtask";
 const TESTKIT: &str = "rialto-testkit";
@@ -62,9 +62,10 @@ const LIBRARIES: [(&str, &[&str]); 11] = [
             "rialto-testkit",
             "rialto-stories",
             "rialto-benches",
+            "rialto-differential",
         ],
     ),
-    ("revm", &["rialto-devchain"]),
+    ("revm", &["rialto-devchain", "rialto-differential"]),
     ("iroh", &["rialto-network"]),
     ("quinn", &["rialto-network"]),
     ("llama-cpp", &["rialto-engine"]),
@@ -80,6 +81,7 @@ const LIBRARIES: [(&str, &[&str]); 11] = [
             "rialto-testkit",
             "rialto-stories",
             "rialto-benches",
+            "rialto-differential",
             CHORES,
         ],
     ),
