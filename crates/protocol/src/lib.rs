@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod money;
 mod number;
 pub mod offer;
+pub mod order;
 pub mod output;
 pub mod price;
 pub mod receipt;

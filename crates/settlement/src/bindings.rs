@@ -152,16 +152,19 @@ alloy::sol! {
         function unstakeDelay() external view returns (uint40);
     }
 
+    /// What older stablecoins have in place of `eip712Domain`.
+    interface Versioned {
+        function version() external view returns (string memory);
+    }
+
     interface TestDollar {
         function balanceOf(address account) external view returns (uint256);
         function allowance(address owner, address spender) external view returns (uint256);
         function approve(address spender, uint256 value) external returns (bool);
         function mint(address to, uint256 amount) external;
         function authorizationState(address authorizer, bytes32 nonce) external view returns (bool);
-        function nonces(address owner) external view returns (uint256);
         function name() external view returns (string memory);
         function eip712Domain() external view returns (bytes1 fields, string memory name, string memory version, uint256 chainId, address verifyingContract, bytes32 salt, uint256[] memory extensions);
-        function DOMAIN_SEPARATOR() external view returns (bytes32);
     }
 }
 

@@ -323,7 +323,7 @@ impl Chain {
         self.link.call(abi::to_evm(self.contracts.escrow), call).await
     }
 
-    async fn token<C: SolCall>(&self, call: &C) -> Result<C::Return, Error> {
+    pub(crate) async fn token<C: SolCall>(&self, call: &C) -> Result<C::Return, Error> {
         self.link.call(abi::to_evm(self.contracts.token), call).await
     }
 

@@ -24,7 +24,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Wallet {
     chain: Chain,
-    sender: Arc<Sender>,
+    pub(crate) sender: Arc<Sender>,
 }
 
 impl Wallet {
@@ -236,6 +236,12 @@ impl Wallet {
         self.sender.send(to, call.abi_encode().into(), U256::ZERO).await
     }
 
+    /// Sends a call that is encoded already.
+    pub(crate) async fn send_raw(&self, to: Address, input: Bytes) -> Result<Confirmed, Error> {
+        let to = TxKind::Call(abi::to_evm(to));
+        confirmed(&self.sender.send(to, input, U256::ZERO).await?)
+    }
+
     pub(crate) async fn act<C: SolCall>(&self, to: Address, call: &C) -> Result<Confirmed, Error> {
         confirmed(&self.transact(to, call).await?)
     }
@@ -260,7 +266,7 @@ impl Wallet {
         self.act(spender, call).await
     }
 
-    fn check_own(&self, params: &ChannelParams) -> Result<(), Error> {
+    pub(crate) fn check_own(&self, params: &ChannelParams) -> Result<(), Error> {
         self.of_market(params)?;
         if params.payer == self.address() {
             return Ok(());

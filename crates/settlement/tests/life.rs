@@ -90,7 +90,11 @@ async fn a_channel_lives_from_deposit_to_withdrawal() {
     let none = market.fee_recipient.claim_credit().await.unwrap_err();
     assert_eq!(none.revert_name(), Some("ZeroAmount"), "fees are no royalties");
     market.publisher.claim_credit().await.unwrap();
-    assert_eq!(chain.fees_of(holder).await.unwrap(), parts[2], "the holder cannot take the fees");
+    assert_eq!(
+        chain.fees_of(holder).await.unwrap(),
+        parts[2],
+        "the holder cannot take the fees"
+    );
     market.buyer.claim_fees(&[holder, holder]).await.unwrap();
     assert_eq!(chain.fees_of(holder).await.unwrap(), MicroDollars::ZERO);
     assert_eq!(chain.token_balance(market.publisher.address()).await.unwrap(), parts[1]);

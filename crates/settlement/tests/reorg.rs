@@ -137,7 +137,13 @@ async fn equals_the_escrow(mirror: &Mirror, market: &Market) {
         &market.fee_recipient,
     ];
     let mut accounts: BTreeSet<Address> = wallets.map(Wallet::address).into_iter().collect();
-    accounts.extend(books.balances.keys().chain(books.credits.keys()).chain(books.fees.keys()));
+    accounts.extend(
+        books
+            .balances
+            .keys()
+            .chain(books.credits.keys())
+            .chain(books.fees.keys()),
+    );
     for account in accounts {
         let mirrored = books.balances.get(&account).copied().unwrap_or_default();
         assert_eq!(

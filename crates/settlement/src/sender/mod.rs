@@ -81,6 +81,11 @@ impl Sender {
         self.key.address()
     }
 
+    /// Signs what is not a transaction.
+    pub(crate) fn sign_digest(&self, digest: &Digest) -> rialto_protocol::Signature {
+        self.key.sign(digest)
+    }
+
     /// Held from an approval until what it approves was pulled.
     pub(crate) fn approving(&self) -> &Mutex<()> {
         &self.queue.approving
