@@ -45,8 +45,8 @@ pub(crate) enum Command {
     /// List, check and publish models.
     #[command(subcommand)]
     Model(Model),
-    /// Show the accounts of this machine and what they hold.
-    Wallet,
+    /// Show the accounts of this machine and what they hold, take money out, and send what others signed.
+    Wallet(Wallet),
     /// Show and move a provider's stake, and prove another's fraud.
     #[command(subcommand)]
     Stake(Stake),
@@ -68,6 +68,36 @@ pub(crate) enum Command {
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
+    },
+}
+
+/// `rialto wallet`.
+#[derive(Debug, Args)]
+pub(crate) struct Wallet {
+    /// What to do; nothing shows the accounts.
+    #[command(subcommand)]
+    pub(crate) action: Option<WalletAction>,
+}
+
+/// What to do with the accounts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WalletAction {
+    /// Take money out of the buyer's free balance in the escrow into its account.
+    Withdraw {
+        /// Dollars, such as 2.5, or `all`.
+        dollars: String,
+        /// Send nothing: print a signed order that any account can send with `rialto wallet relay`.
+        #[arg(long)]
+        sign: bool,
+    },
+    /// Send an order that somebody signed, and pay its gas.
+    Relay {
+        /// A file with the order as JSON; `-` is the standard input.
+        #[arg(default_value = "-")]
+        order: PathBuf,
+        /// Which of this machine's accounts pays: buyer, provider or publisher.
+        #[arg(long, default_value = "buyer", value_name = "ROLE")]
+        role: String,
     },
 }
 
@@ -340,6 +370,9 @@ pub(crate) enum Channel {
     Close {
         /// The channel's id.
         id: String,
+        /// Send nothing: print a signed order that any account can send with `rialto wallet relay`.
+        #[arg(long)]
+        sign: bool,
     },
     /// Finish closing a channel whose challenge period has passed.
     Finalize {

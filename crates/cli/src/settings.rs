@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use etcetera::{BaseStrategy, choose_base_strategy};
+use rialto_gateway::Gas;
 use rialto_settlement::Options;
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +73,10 @@ pub(crate) struct ProviderFile {
     pub(crate) confirmations: Option<u64>,
     /// Dollars that count of a channel before that.
     pub(crate) unconfirmed: Option<String>,
+    /// The least, in dollars, that a channel must hold which is opened at this provider's cost.
+    pub(crate) relay_minimum: Option<String>,
+    /// Most that one such channel may cost in gas, in gwei; zero opens none.
+    pub(crate) relay_max_gwei: Option<u64>,
     /// Requests worked on at a time by each model.
     pub(crate) slots: Option<u32>,
     /// Threads of computation.
@@ -92,6 +97,8 @@ pub(crate) struct GatewayFile {
     pub(crate) listen: Option<SocketAddr>,
     /// Dollars that a new channel is opened with.
     pub(crate) channel_deposit: Option<String>,
+    /// Who pays the gas of opening and closing channels.
+    pub(crate) gas: Gas,
     /// Names of this gateway's own for models.
     pub(crate) aliases: BTreeMap<String, String>,
 }

@@ -49,6 +49,11 @@ pub(crate) async fn fund(
     needed: MicroDollars,
     faucet: Faucet,
 ) -> Result<()> {
+    fund_coin(chain, chain_id, account, faucet).await?;
+    fund_token(chain, chain_id, account, needed, faucet).await
+}
+
+async fn fund_coin(chain: &Chain, chain_id: u64, account: Address, faucet: Faucet) -> Result<()> {
     let development = is_development(chain_id);
     if chain.native_balance(account).await? < GAS_WEI / 10 {
         if !development {
@@ -61,6 +66,18 @@ pub(crate) async fn fund(
         })
         .await?;
     }
+    Ok(())
+}
+
+/// As [`fund`], for an account that needs no gas because others send what it signs.
+pub(crate) async fn fund_token(
+    chain: &Chain,
+    chain_id: u64,
+    account: Address,
+    needed: MicroDollars,
+    faucet: Faucet,
+) -> Result<()> {
+    let development = is_development(chain_id);
     if chain.token_balance(account).await? < needed {
         if !development {
             let token = chain.contracts().token;

@@ -15,6 +15,8 @@ pub struct Config {
     pub max_channel: MicroDollars,
     /// A channel is topped up in the background when less than this is free in it.
     pub top_up_below: MicroDollars,
+    /// Who sends the transactions that open and close channels.
+    pub gas: Gas,
     /// The highest price that is paid, in nano-dollars a unit.
     pub max_price: Price,
     /// The largest chunk that is paid ahead, in units of output. Providers that ask for more are not used.
@@ -33,6 +35,19 @@ pub struct Config {
     pub trusted_providers: Vec<Address>,
     /// How long things may take.
     pub timeouts: Timeouts,
+}
+
+/// Who pays the gas of opening and closing channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gas {
+    /// This account if it has coins for it, else the sellers.
+    #[default]
+    Auto,
+    /// This account.
+    Wallet,
+    /// The sellers: this account signs, and the seller of a channel sends.
+    Seller,
 }
 
 /// How long things may take, in milliseconds unless a name says otherwise.
@@ -87,6 +102,7 @@ impl Default for Config {
             channel_deposit: MicroDollars::new(1_000_000),
             max_channel: MicroDollars::new(100_000_000),
             top_up_below: MicroDollars::new(200_000),
+            gas: Gas::default(),
             max_price: Price {
                 input: 1_000_000,
                 output: 1_000_000,

@@ -28,7 +28,7 @@ use crate::{
 pub(crate) struct Desk {
     pub(crate) config: Arc<Config>,
     pub(crate) node: Node,
-    pub(crate) book: Book,
+    pub(crate) book: Arc<Book>,
     pub(crate) stakes: Stakes,
     pub(crate) store: Store,
     pub(crate) ledger: Arc<Ledger>,

@@ -21,7 +21,7 @@ use crate::{
     desk::Desk,
     http::{self, Bells},
     metrics::Metrics,
-    paying::Ledger,
+    paying::{Ledger, Sellers},
     routing::{Health, Traffic},
     store::now,
 };
@@ -67,7 +67,13 @@ impl Gateway {
         let config = Arc::new(parts.config);
         let store = Store::open(&parts.store).await?;
         let stakes = Stakes::new(parts.wallet.chain().clone(), config.trusted_providers.clone());
+        let book = Arc::new(Book::new(config.aliases.clone()));
+        let sellers = Sellers {
+            node: parts.node.clone(),
+            book: Arc::clone(&book),
+        };
         let ledger = Ledger::restore(
+            sellers,
             store.clone(),
             parts.wallet,
             parts.session,
@@ -77,7 +83,7 @@ impl Gateway {
         .await?;
         let desk = Arc::new(Desk {
             node: parts.node,
-            book: Book::new(config.aliases.clone()),
+            book,
             stakes,
             store,
             ledger: Arc::new(ledger),

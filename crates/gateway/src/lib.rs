@@ -17,8 +17,7 @@ pub mod store;
 mod trade;
 
 pub use book::{Book, Listing};
-pub use config::Config;
+pub use config::{Config, Gas};
 pub use error::{Error, PublicError};
 pub use gateway::{Gateway, Parts};
-pub use paying::closing;
 pub use store::Store;

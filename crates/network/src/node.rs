@@ -38,6 +38,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Most time for an answer of the offers protocol.
 const OFFERS_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Most time for having an order relayed: its transaction has to get into a block.
+const RELAY_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How a node is set up.
 pub struct NodeConfig {
     /// The ed25519 secret key: the node's identity.
@@ -118,7 +121,7 @@ impl Node {
         Ok(Trade::new(send, recv))
     }
 
-    /// Announces offers to a peer, or asks for those it knows.
+    /// Announces offers to a peer, asks for those it knows, or has it relay an order.
     pub async fn offers(&self, to: &Peer, request: &OffersRequest) -> Result<OffersResponse, Error> {
         let call = async {
             let (send, recv) = self.connections.open(&self.dialer, to, OFFERS_ALPN).await?;
@@ -131,7 +134,11 @@ impl Node {
             sender.abort();
             Ok(response)
         };
-        tokio::time::timeout(OFFERS_TIMEOUT, call)
+        let patience = match request {
+            OffersRequest::Relay(_) => RELAY_TIMEOUT,
+            OffersRequest::Announce(_) | OffersRequest::Browse => OFFERS_TIMEOUT,
+        };
+        tokio::time::timeout(patience, call)
             .await
             .map_err(|_| Error::Timeout)?
     }

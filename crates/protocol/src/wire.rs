@@ -12,6 +12,7 @@ use crate::{
     hash::{Words, keccak256},
     job::Job,
     offer::Announcement,
+    order::SignedOrder,
     output::{FinishReason, Output},
 };
 
@@ -184,6 +185,8 @@ pub enum OffersRequest {
     Announce(Vec<Announcement>),
     /// Tell me what is in your book.
     Browse,
+    /// I want to trade with you and have no coin for gas: send this order of mine.
+    Relay(Box<SignedOrder>),
 }
 
 /// The answer of the offers protocol.
@@ -198,6 +201,13 @@ pub enum OffersResponse {
     },
     /// The live offers.
     Book(Vec<Announcement>),
+    /// The order was sent, and its transaction is in a block. Whoever asked looks for itself whether that is true.
+    Relayed {
+        /// The transaction's hash.
+        transaction: Digest,
+    },
+    /// The order was not sent.
+    NotRelayed(Refusal),
 }
 
 /// Most announcements in one frame of the offers protocol.

@@ -38,6 +38,8 @@ pub struct Config {
     pub watch_interval: Duration,
     /// How far money on chain is trusted.
     pub trust: Trust,
+    /// Whose orders are relayed.
+    pub relay: RelayPolicy,
     /// How long running work may take to finish at shutdown before it is cut off.
     pub grace: Duration,
 }
@@ -53,6 +55,19 @@ pub struct Trust {
     pub confirmations: u64,
     /// What counts of a channel before that: the most that one reorganisation can cost on it.
     pub unconfirmed: MicroDollars,
+}
+
+/// For which buyers without coins a provider pays the gas: only those that open a channel with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayPolicy {
+    /// The least that a channel must hold, so that what is earned on it is worth the gas.
+    pub min_amount: MicroDollars,
+    /// Most that one order's gas may cost, in wei; zero relays nothing.
+    pub max_cost: u128,
+    /// Orders a minute, of all buyers together.
+    pub orders_a_minute: usize,
+    /// Orders a minute of one buyer.
+    pub orders_of_payer: usize,
 }
 
 /// When earnings are claimed on chain. A requested close claims at once whatever this says.
@@ -88,6 +103,7 @@ impl Default for Config {
             offer_lifetime: Duration::from_secs(30),
             watch_interval: Duration::from_secs(2),
             trust: Trust::default(),
+            relay: RelayPolicy::default(),
             grace: Duration::from_secs(10),
         }
     }
@@ -98,6 +114,17 @@ impl Default for Trust {
         Self {
             confirmations: 3,
             unconfirmed: MicroDollars::new(1_000_000),
+        }
+    }
+}
+
+impl Default for RelayPolicy {
+    fn default() -> Self {
+        Self {
+            min_amount: MicroDollars::new(1_000_000),
+            max_cost: 1_000_000_000_000_000,
+            orders_a_minute: 30,
+            orders_of_payer: 4,
         }
     }
 }

@@ -9,6 +9,7 @@ mod channels;
 mod claim;
 mod clock;
 mod config;
+mod courier;
 mod error;
 mod metrics;
 mod offers;
@@ -22,7 +23,7 @@ pub mod store;
 mod trade;
 mod watch;
 
-pub use config::{Config, MAX_CONFIRMATIONS, RedeemPolicy, Trust};
+pub use config::{Config, MAX_CONFIRMATIONS, RedeemPolicy, RelayPolicy, Trust};
 pub use error::Error;
 pub use metrics::Metrics;
 pub use provider::{ChannelStats, ModelStats, Parts, Provider, Stats};

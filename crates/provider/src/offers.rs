@@ -143,7 +143,7 @@ impl Herald {
                 }
                 accepted > 0
             }
-            Ok(Ok(OffersResponse::Book(_))) => false,
+            Ok(Ok(_)) => false,
             Ok(Err(error)) => {
                 debug!(peer = %peer.node, %error, "a meeting peer could not be told");
                 false

@@ -25,6 +25,7 @@ use crate::{
     claim::{Claimer, Orders},
     clock,
     config::Config,
+    courier::Courier,
     metrics::Metrics,
     offers::Herald,
     queue::Queue,
@@ -150,7 +151,7 @@ impl Provider {
         let (orders, inbox) = Orders::new();
         let (trades, background) = (TaskTracker::new(), TaskTracker::new());
         let claimer = Claimer {
-            wallet: parts.wallet,
+            wallet: parts.wallet.clone(),
             channels: channels.clone(),
             store: store.clone(),
             policy: room.config.redeem,
@@ -176,10 +177,12 @@ impl Provider {
             changed,
             latest: Mutex::new(Vec::new()),
         });
+        let courier = Arc::new(Courier::new(parts.wallet, room.clone()));
         let serving = serve::run(
             room.clone(),
             parts.node.clone(),
             herald.clone(),
+            courier,
             trades.clone(),
             stop.clone(),
         );

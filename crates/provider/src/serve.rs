@@ -13,7 +13,7 @@ use rialto_protocol::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
-use crate::{metrics::Metrics, offers::Herald, room::Room, trade};
+use crate::{courier::Courier, metrics::Metrics, offers::Herald, room::Room, trade};
 
 /// Advice to a peer that has too many trades open, in milliseconds.
 const CROWDED_RETRY: u64 = 250;
@@ -70,6 +70,7 @@ pub(crate) async fn run(
     room: Arc<Room>,
     node: Node,
     herald: Arc<Herald>,
+    courier: Arc<Courier>,
     trades: TaskTracker,
     stop: CancellationToken,
 ) {
@@ -95,10 +96,11 @@ pub(crate) async fn run(
                 }
             },
             Some(Incoming::Offers(peer, call)) => {
-                let herald = herald.clone();
+                let (herald, courier) = (herald.clone(), courier.clone());
                 trades.spawn(async move {
                     let response = match call.request() {
                         OffersRequest::Browse => OffersResponse::Book(herald.latest()),
+                        OffersRequest::Relay(order) => courier.carry(order).await,
                         OffersRequest::Announce(_) => OffersResponse::Noted {
                             accepted: 0,
                             complaint: Some("this node sells and keeps no book".to_owned()),

@@ -18,12 +18,14 @@ pub(crate) async fn run(settings: &Settings, action: &args::Channel) -> Result<(
             account,
         } => on_chain::list(settings, *account).await,
         args::Channel::List { .. } => list(settings).await,
-        args::Channel::Close { id } => act(settings, id, Step::Request).await,
+        args::Channel::Close { id, sign: true } => act(settings, id, Step::Sign).await,
+        args::Channel::Close { id, .. } => act(settings, id, Step::Request).await,
         args::Channel::Finalize { id } => act(settings, id, Step::Finalize).await,
     }
 }
 
 enum Step {
+    Sign,
     Request,
     Finalize,
 }
@@ -60,6 +62,10 @@ async fn act(settings: &Settings, id: &str, step: Step) -> Result<()> {
     let market = Market::find(settings, &Place::default())?;
     let wallet = Wallet::new(market.chain, keys::account(&settings.dir, "gateway/owner.json")?);
     let done = match step {
+        Step::Sign => {
+            let until = super::wallet::good_until(wallet.chain()).await?;
+            return super::wallet::print(&wallet.sign_request_close(&channel.params, until).await?);
+        }
         Step::Request => wallet.request_close(&channel.params).await?,
         Step::Finalize => wallet.finalize_close(&channel.params).await?,
     };

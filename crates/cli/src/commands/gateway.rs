@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
-use rialto_gateway::{Config, Gateway, Parts};
+use rialto_gateway::{Config, Gas, Gateway, Parts};
 use rialto_network::{Node, NodeConfig};
-use rialto_protocol::{MicroDollars, SigningKey};
+use rialto_protocol::{Address, MicroDollars, SigningKey};
 use rialto_settlement::{Error, Wallet};
 use serde_json::json;
 
@@ -36,15 +36,7 @@ pub(crate) async fn run(settings: &Settings, options: &args::Gateway) -> Result<
     let node = node(settings, options).await?;
     let wallet = Wallet::new(market.chain.clone(), SigningKey::from_bytes(&owner.to_bytes())?);
     let config = config(settings, options)?;
-    match setup::fund(
-        &market.chain,
-        market.ticket.chain_id,
-        owner.address(),
-        config.channel_deposit,
-        setup::Faucet::Gateway,
-    )
-    .await
-    {
+    match fund(&market, owner.address(), &config).await {
         Ok(()) => {}
         // Trades go on within open channels while the chain is away.
         Err(error) if is_unreachable(&error) => tracing::warn!(%error, "the buyer's balance was not checked"),
@@ -81,6 +73,22 @@ pub(crate) async fn run(settings: &Settings, options: &args::Gateway) -> Result<
     flow::until_stopped(options.place.supervised).await;
     gateway.shutdown().await;
     Ok(())
+}
+
+/// The stablecoin for a first channel, and coins unless the sellers send what the buyer signs.
+async fn fund(market: &Market, owner: Address, config: &Config) -> Result<()> {
+    let chain_id = market.ticket.chain_id;
+    let needs_coin = match config.gas {
+        Gas::Wallet => true,
+        Gas::Seller => false,
+        Gas::Auto => setup::is_development(chain_id),
+    };
+    let (needed, faucet) = (config.channel_deposit, setup::Faucet::Gateway);
+    if needs_coin {
+        setup::fund(&market.chain, chain_id, owner, needed, faucet).await
+    } else {
+        setup::fund_token(&market.chain, chain_id, owner, needed, faucet).await
+    }
 }
 
 fn is_unreachable(error: &anyhow::Error) -> bool {
@@ -125,6 +133,7 @@ fn config(settings: &Settings, options: &args::Gateway) -> Result<Config> {
     let file = &settings.file.gateway;
     let mut config = Config {
         aliases: file.aliases.clone(),
+        gas: file.gas,
         ..Config::default()
     };
     if let Some(text) = options.channel_deposit.as_ref().or(file.channel_deposit.as_ref()) {

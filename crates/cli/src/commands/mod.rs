@@ -43,7 +43,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         Command::Chain(options) => chain::run(&settings, &options).await,
         Command::Chat(options) => chat::run(&settings, &options).await,
         Command::Model(action) => model::run(&settings, &action).await,
-        Command::Wallet => wallet::run(&settings).await,
+        Command::Wallet(wallet) => wallet::run(&settings, wallet.action.as_ref()).await,
         Command::Stake(action) => stake::run(&settings, &action).await,
         Command::Channel(action) => channel::run(&settings, &action).await,
         Command::Receipts(options) => receipts::run(&settings, &options).await,

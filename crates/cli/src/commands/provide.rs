@@ -11,7 +11,7 @@ use rialto_protocol::{
     manifest::Manifest,
     wire::{OffersRequest, OffersResponse},
 };
-use rialto_provider::{Config, Listing, Metrics, Parts, Provider, RedeemPolicy, Trust};
+use rialto_provider::{Config, Listing, Metrics, Parts, Provider, RedeemPolicy, RelayPolicy, Trust};
 use rialto_settlement::Wallet;
 use serde_json::json;
 
@@ -59,6 +59,7 @@ pub(crate) async fn run(settings: &Settings, options: &args::Provide) -> Result<
         region,
         redeem: redeem_policy(settings, options, &market)?,
         trust: trust(settings, &market)?,
+        relay: relay_policy(settings)?,
         ..Config::default()
     };
     let mut registry = Registry::default();
@@ -114,6 +115,22 @@ fn trust(settings: &Settings, market: &Market) -> Result<Trust> {
             Some(text) => MicroDollars::from_dollars(text).context("`provider.unconfirmed`: dollars, such as 1")?,
             None => Trust::default().unconfirmed,
         },
+    })
+}
+
+fn relay_policy(settings: &Settings) -> Result<RelayPolicy> {
+    let file = &settings.file.provider;
+    let default = RelayPolicy::default();
+    Ok(RelayPolicy {
+        min_amount: match &file.relay_minimum {
+            Some(text) => MicroDollars::from_dollars(text).context("`provider.relay_minimum`: dollars, such as 1")?,
+            None => default.min_amount,
+        },
+        max_cost: match file.relay_max_gwei {
+            Some(gwei) => u128::from(gwei) * 1_000_000_000,
+            None => default.max_cost,
+        },
+        ..default
     })
 }
 

@@ -7,7 +7,7 @@ use rialto_protocol::{
     NodeKey,
     offer::Announcement,
     ticket::Peer,
-    wire::{MAX_ANNOUNCEMENTS, OffersRequest, OffersResponse},
+    wire::{MAX_ANNOUNCEMENTS, OffersRequest, OffersResponse, Refusal, RefusalCode},
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,10 @@ pub(crate) async fn answer_peers(desk: Arc<Desk>, stop: CancellationToken) {
 async fn answer(desk: &Desk, peer: NodeKey, call: OffersCall) -> Result<(), rialto_network::Error> {
     let response = match call.request() {
         OffersRequest::Browse => OffersResponse::Book(desk.book.all(now(), MAX_ANNOUNCEMENTS)),
+        OffersRequest::Relay(_) => OffersResponse::NotRelayed(Refusal::new(
+            RefusalCode::BadRequest,
+            "this node buys and relays nothing",
+        )),
         OffersRequest::Announce(list) => {
             let (accepted, complaint) = note_all(desk, peer, list.clone()).await;
             OffersResponse::Noted { accepted, complaint }
@@ -107,7 +111,7 @@ async fn read(desk: &Desk, peer: &Peer) {
             note_all(desk, peer.node, list).await;
             desk.book.set_read();
         }
-        Ok(OffersResponse::Noted { .. }) => tracing::debug!(peer = %peer.node, "a peer answered another question"),
+        Ok(_) => tracing::debug!(peer = %peer.node, "a peer answered another question"),
         Err(error) => tracing::debug!(peer = %peer.node, %error, "a meeting peer's book could not be read"),
     }
 }

@@ -14,6 +14,7 @@ use rialto_protocol::{
     hash::keccak256,
     manifest::Manifest,
     offer::{Announcement, OfferError},
+    ticket::Peer,
 };
 pub(crate) use stake::Stakes;
 
@@ -169,6 +170,17 @@ impl Book {
         live.filter(|one| one.offer.expires_at > now && models.contains(&one.offer.model))
             .cloned()
             .collect()
+    }
+
+    /// How to reach a provider: as in any of its offers, the newest first.
+    pub(crate) fn peer_of(&self, provider: Address) -> Option<Peer> {
+        let pages = self.pages.read().unwrap_or_else(PoisonError::into_inner);
+        let offers = pages.offers.values().map(|entry| &entry.announcement.offer);
+        let newest = offers.filter(|offer| offer.provider == provider);
+        newest.max_by_key(|offer| offer.sequence).map(|offer| Peer {
+            node: offer.node,
+            addresses: offer.addresses.clone(),
+        })
     }
 
     /// All live offers, at most so many.

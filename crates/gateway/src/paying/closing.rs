@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use rialto_protocol::{ChannelId, MicroDollars, NanoDollars};
-use rialto_settlement::Wallet;
 
-use super::{Channel, Ledger, funding, reopen};
+use super::{
+    Channel, Ledger, funding,
+    relay::{self, OpenError},
+    reopen,
+};
 use crate::{
-    Error, Store,
+    Error,
     store::{ChannelRow, ChannelStatus, now},
 };
 
@@ -15,10 +18,8 @@ use crate::{
 const OPENING_PATIENCE: u64 = 3_600;
 
 /// Requests that a channel closes; returns when that can be finalised, in seconds since 1970 by the chain's clock.
-///
-/// Works on the store alone, so that the command line can do it while no gateway runs. A running gateway notices within
-/// its `closing_ms`.
-pub async fn request_close(store: &Store, wallet: &Wallet, channel: ChannelId) -> Result<u64, Error> {
+async fn request_close(ledger: &Ledger, channel: ChannelId) -> Result<u64, Error> {
+    let (store, wallet) = (&ledger.store, &ledger.wallet);
     let row = store.channel(channel).await?;
     let row = row.ok_or_else(|| Error::Settlement(format!("there is no channel {channel} in the store")))?;
     let settled = |error: rialto_settlement::Error| funding::explain(&error, MicroDollars::ZERO);
@@ -34,11 +35,11 @@ pub async fn request_close(store: &Store, wallet: &Wallet, channel: ChannelId) -
     if state.closes_at > 0 {
         return Ok(state.closes_at);
     }
-    if let Err(error) = wallet.request_close(&row.params).await {
-        if !matches!(error, rialto_settlement::Error::Timeout { .. }) {
+    if let Err(error) = relay::request_close(ledger, &row.params).await {
+        if !matches!(error, OpenError::Unknown(_)) {
             store.set_channel(channel, row.status, row.closes_at).await?;
         }
-        return Err(settled(error));
+        return Err(error.explained(MicroDollars::ZERO));
     }
     let state = wallet.chain().channel(channel).await.map_err(settled)?;
     store
@@ -52,14 +53,14 @@ pub async fn request_close(store: &Store, wallet: &Wallet, channel: ChannelId) -
 /// escrow's free balance.
 ///
 /// One channel that fails does not keep the others waiting; an error is returned only when none was closed.
-pub async fn finalise_due(store: &Store, wallet: &Wallet) -> Result<Vec<ChannelId>, Error> {
+async fn finalise_due(ledger: &Ledger) -> Result<Vec<ChannelId>, Error> {
     let mut closed = Vec::new();
     let mut failed = None;
-    for row in store.live_channels().await? {
+    for row in ledger.store.live_channels().await? {
         if row.status != ChannelStatus::Closing {
             continue;
         }
-        match finalise(store, wallet, &row).await {
+        match finalise(ledger, &row).await {
             Ok(true) => closed.push(row.id),
             Ok(false) => {}
             Err(error) => {
@@ -80,7 +81,8 @@ pub async fn finalise_due(store: &Store, wallet: &Wallet) -> Result<Vec<ChannelI
 
 /// Takes one close further: asks for it if the chain does not know of it, finalises it if that is due. Returns whether
 /// the channel is closed now.
-async fn finalise(store: &Store, wallet: &Wallet, row: &ChannelRow) -> Result<bool, Error> {
+async fn finalise(ledger: &Ledger, row: &ChannelRow) -> Result<bool, Error> {
+    let (store, wallet) = (&ledger.store, &ledger.wallet);
     let settled = |error: rialto_settlement::Error| funding::explain(&error, MicroDollars::ZERO);
     let state = wallet.chain().channel(row.id).await.map_err(settled)?;
     if !state.closed {
@@ -90,7 +92,8 @@ async fn finalise(store: &Store, wallet: &Wallet, row: &ChannelRow) -> Result<bo
         }
         if state.closes_at == 0 {
             // The transaction that should have asked for it was lost.
-            wallet.request_close(&row.params).await.map_err(settled)?;
+            let asked = relay::request_close(ledger, &row.params).await;
+            asked.map_err(|error| error.explained(MicroDollars::ZERO))?;
             let state = wallet.chain().channel(row.id).await.map_err(settled)?;
             store
                 .set_channel(row.id, ChannelStatus::Closing, state.closes_at)
@@ -101,7 +104,8 @@ async fn finalise(store: &Store, wallet: &Wallet, row: &ChannelRow) -> Result<bo
         if wallet.chain().block_time().await.map_err(settled)? < state.closes_at {
             return Ok(false);
         }
-        wallet.finalize_close(&row.params).await.map_err(settled)?;
+        let finalised = relay::finalize_close(ledger, &row.params).await;
+        finalised.map_err(|error| error.explained(MicroDollars::ZERO))?;
     }
     store.set_channel(row.id, ChannelStatus::Closed, 0).await?;
     store.void_requests(row.id).await?;
@@ -141,7 +145,7 @@ impl Ledger {
                 failed.get_or_insert(error);
             }
         }
-        for id in finalise_due(&self.store, &self.wallet).await? {
+        for id in finalise_due(self).await? {
             self.remove(id);
         }
         failed.map_or(Ok(()), Err)
@@ -151,7 +155,7 @@ impl Ledger {
     pub(crate) async fn close(&self, channel: &Channel) -> Result<u64, Error> {
         let before = channel.status();
         channel.set_status(ChannelStatus::Closing);
-        let asked = request_close(&self.store, &self.wallet, channel.id).await;
+        let asked = request_close(self, channel.id).await;
         if asked.is_err() {
             // A transaction whose outcome is not known may still close the channel: then the store says so.
             let row = self.store.channel(channel.id).await;

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use rialto_protocol::{ChannelParams, MicroDollars, NanoDollars, account::BuyerAccount};
-use rialto_settlement::{Confirmed, Error as ChainError};
+use rialto_protocol::{ChannelParams, Digest, MicroDollars, ModelId, NanoDollars, account::BuyerAccount};
+use rialto_settlement::{Error as ChainError, Funds};
 
-use super::{Channel, Ledger, reopen};
+use super::{
+    Channel, Ledger,
+    relay::{self, OpenError},
+    reopen,
+};
 use crate::{
     Error,
     store::{ChannelStatus, Parties, now},
@@ -54,6 +58,7 @@ async fn open(
             reason: format!("a channel may hold at most {}", ledger.config.max_channel),
         });
     }
+    check_registered(ledger, model).await?;
     let _turn = ledger.purse.lock().await;
     let purse = Purse::look(ledger).await?;
     let amount = purse.affordable(least, ledger.amount(needed).min(ledger.config.max_channel))?;
@@ -74,23 +79,34 @@ async fn open(
     ));
     ledger.add(Arc::clone(&channel));
     match purse.open(ledger, &params, amount).await {
-        Ok(confirmed) => {
+        Ok(transaction) => {
             ledger.store.set_channel(channel.id, ChannelStatus::Open, 0).await?;
             channel.set_status(ChannelStatus::Open);
-            tracing::info!(channel = %channel.id, %provider, %amount, transaction = %confirmed.transaction, "channel opened");
+            tracing::info!(channel = %channel.id, %provider, %amount, %transaction, "channel opened");
             Ok(channel)
         }
-        Err(ChainError::Timeout { transaction }) => {
-            tracing::warn!(channel = %channel.id, %transaction, "it is not known yet whether a channel was opened");
-            Err(Error::Settlement(
-                "the outcome of a transaction is not known yet".into(),
-            ))
+        Err(OpenError::Unknown(error)) => {
+            tracing::warn!(channel = %channel.id, %error, "it is not known yet whether a channel was opened");
+            Err(error)
         }
-        Err(error) => {
+        Err(OpenError::NotSent(error)) => {
             ledger.store.forget_channel(channel.id).await?;
             ledger.remove(channel.id);
             Err(explain(&error, amount))
         }
+    }
+}
+
+/// The escrow opens a channel for any model, and pays no royalty for one that nobody registered: such a one is not
+/// bought.
+async fn check_registered(ledger: &Ledger, model: ModelId) -> Result<(), Error> {
+    let royalty = ledger.wallet.chain().royalty_of(model).await;
+    let royalty = royalty.map_err(|error| explain(&error, MicroDollars::ZERO))?;
+    match royalty {
+        Some(_) => Ok(()),
+        None => Err(Error::Settlement(format!(
+            "the model {model} is not registered on the chain"
+        ))),
     }
 }
 
@@ -143,6 +159,11 @@ pub(super) async fn top_up(ledger: &Ledger, channel: &Channel, needed: NanoDolla
     }
     let _turn = ledger.purse.lock().await;
     let purse = Purse::look(ledger).await?;
+    if purse.gasless {
+        return Err(Error::Settlement(
+            "a channel cannot be filled up without a coin for gas: another is opened instead".into(),
+        ));
+    }
     let amount = purse.affordable(least, ledger.amount(needed.saturating_sub(free)).min(room))?;
     if purse.free < amount {
         let missing = amount.saturating_sub(purse.free);
@@ -180,6 +201,8 @@ pub(super) struct Purse {
     free: MicroDollars,
     /// The stablecoin in the wallet.
     tokens: MicroDollars,
+    /// Whether the sellers send what the payer signs. Then a channel's money comes from one place alone.
+    gasless: bool,
 }
 
 impl Purse {
@@ -189,15 +212,25 @@ impl Purse {
         ledger: &Ledger,
         params: &ChannelParams,
         amount: MicroDollars,
-    ) -> Result<Confirmed, ChainError> {
-        if self.free >= amount {
-            return ledger.wallet.open(params, amount).await;
+    ) -> Result<Digest, OpenError> {
+        if self.gasless {
+            let funds = match self.free >= amount {
+                true => Funds::FreeBalance,
+                false => Funds::Account,
+            };
+            return relay::open(ledger, params, amount, funds).await;
         }
-        if self.tokens >= amount {
-            return ledger.wallet.deposit_and_open(params, amount).await;
-        }
-        ledger.wallet.deposit(amount.saturating_sub(self.free)).await?;
-        ledger.wallet.open(params, amount).await
+        let send = async {
+            if self.free >= amount {
+                return ledger.wallet.open(params, amount).await;
+            }
+            if self.tokens >= amount {
+                return ledger.wallet.deposit_and_open(params, amount).await;
+            }
+            ledger.wallet.deposit(amount.saturating_sub(self.free)).await?;
+            ledger.wallet.open(params, amount).await
+        };
+        Ok(send.await?.transaction)
     }
 
     pub(super) async fn look(ledger: &Ledger) -> Result<Self, Error> {
@@ -206,6 +239,7 @@ impl Purse {
             Ok(Self {
                 free: chain.free_balance(payer).await?,
                 tokens: chain.token_balance(payer).await?,
+                gasless: relay::is_needed(ledger).await?,
             })
         };
         look.await
@@ -214,7 +248,14 @@ impl Purse {
 
     /// As much of `wanted` as there is, but not less than `least`.
     pub(super) fn affordable(&self, least: MicroDollars, wanted: MicroDollars) -> Result<MicroDollars, Error> {
-        let all = self.free.checked_add(self.tokens).unwrap_or(MicroDollars::MAX);
+        let all = match self.gasless {
+            // One signature moves money of one place; a channel with less than wanted is better than none.
+            true => match self.free >= wanted {
+                true => self.free,
+                false => self.free.max(self.tokens),
+            },
+            false => self.free.checked_add(self.tokens).unwrap_or(MicroDollars::MAX),
+        };
         if all < least {
             return Err(Error::DepositExhausted {
                 needed: least,

@@ -2,13 +2,16 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rialto_protocol::{ChannelId, Domain, MicroDollars, NanoDollars, SigningKey, account::BuyerAccount, offer::Offer};
 use rialto_settlement::Wallet;
 
-use super::{Channel, funding};
+use super::{Channel, Sellers, funding};
 use crate::{
     Config, Error, Store,
     store::{ChannelRow, ChannelStatus, Parties},
@@ -16,6 +19,10 @@ use crate::{
 
 /// All channels.
 pub(crate) struct Ledger {
+    /// Who can be asked to send what the payer signs.
+    pub(super) sellers: Sellers,
+    /// Whether the sellers were asked to, when that was looked at last.
+    pub(super) gasless: AtomicBool,
     pub(crate) store: Store,
     pub(crate) wallet: Wallet,
     pub(crate) session: Arc<SigningKey>,
@@ -31,6 +38,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Restores every channel from the store. Requests that a crash cut off become interruptions first.
     pub(crate) async fn restore(
+        sellers: Sellers,
         store: Store,
         wallet: Wallet,
         session: Arc<SigningKey>,
@@ -42,6 +50,8 @@ impl Ledger {
             tracing::warn!(requests = interrupted, "an earlier run left requests without a receipt");
         }
         let ledger = Self {
+            sellers,
+            gasless: AtomicBool::new(false),
             store,
             wallet,
             session,
@@ -116,7 +126,12 @@ impl Ledger {
         needed: NanoDollars,
     ) -> Result<Arc<Channel>, Error> {
         let parties = (offer.provider, offer.model);
-        if let Some(channel) = self.usable(parties, needed) {
+        // A channel that cannot be filled up must not run dry in the middle of an answer: another is opened before.
+        let reserve = match self.gasless.load(Ordering::Relaxed) {
+            true => needed.max(self.config.top_up_below.to_nano()),
+            false => needed,
+        };
+        if let Some(channel) = self.usable(parties, reserve) {
             self.fill_in_background(&channel);
             return Ok(channel);
         }
@@ -125,10 +140,11 @@ impl Ledger {
         let task = tokio::spawn(async move {
             let gate = ledger.gate(parties);
             let _turn = gate.lock().await;
-            if let Some(channel) = ledger.usable(parties, needed) {
+            if let Some(channel) = ledger.usable(parties, reserve) {
                 return Ok(channel);
             }
-            funding::provide(&ledger, parties, &listing, needed).await
+            let provided = funding::provide(&ledger, parties, &listing, reserve).await;
+            provided.or_else(|error| ledger.usable(parties, needed).ok_or(error))
         });
         task.await.map_err(|_| Error::Stopping)?
     }
@@ -157,7 +173,7 @@ impl Ledger {
         let low = channel
             .free()
             .is_some_and(|free| free < self.config.top_up_below.to_nano());
-        let room = channel.funded() < self.config.max_channel;
+        let room = channel.funded() < self.config.max_channel && !self.gasless.load(Ordering::Relaxed);
         if !low || !room || channel.filling.swap(true, Ordering::AcqRel) {
             return;
         }

@@ -1,10 +1,12 @@
 //! Channels: opened on demand, filled when they run low, closed when nobody uses them.
 
 mod channel;
-pub mod closing;
+mod closing;
 mod funding;
 mod ledger;
+mod relay;
 mod reopen;
 
 pub(crate) use channel::Channel;
 pub(crate) use ledger::Ledger;
+pub(crate) use relay::Sellers;

@@ -7,6 +7,7 @@ use rialto_settlement::{Error as ChainError, Step, Trail};
 use super::{
     Channel, Ledger,
     funding::{self, Purse},
+    relay::OpenError,
 };
 use crate::{
     Error,
@@ -49,25 +50,23 @@ pub(super) async fn reopen(ledger: &Ledger, channel: &Channel, needed: NanoDolla
     let purse = Purse::look(ledger).await?;
     let amount = purse.affordable(least, wanted)?;
     match purse.open(ledger, &channel.params, amount).await {
-        Ok(confirmed) => {
+        Ok(transaction) => {
             funding::note_funds(ledger, channel, amount).await?;
             ledger.store.set_channel(channel.id, ChannelStatus::Open, 0).await?;
             channel.set_status(ChannelStatus::Open);
-            tracing::info!(channel = %channel.id, %amount, transaction = %confirmed.transaction, "channel opened again");
+            tracing::info!(channel = %channel.id, %amount, %transaction, "channel opened again");
             Ok(())
         }
         // Its first transaction came back after all.
-        Err(error) if error.revert_name() == Some("ChannelExists") => {
+        Err(OpenError::NotSent(error)) if error.revert_name() == Some("ChannelExists") => {
             funding::adopt(ledger, channel).await?;
             Ok(())
         }
-        Err(ChainError::Timeout { transaction }) => {
-            tracing::warn!(channel = %channel.id, %transaction, "it is not known yet whether a channel was opened again");
-            Err(Error::Settlement(
-                "the outcome of a transaction is not known yet".into(),
-            ))
+        Err(OpenError::Unknown(error)) => {
+            tracing::warn!(channel = %channel.id, %error, "it is not known yet whether a channel was opened again");
+            Err(error)
         }
-        Err(error) => Err(funding::explain(&error, amount)),
+        Err(OpenError::NotSent(error)) => Err(funding::explain(&error, amount)),
     }
 }
 

@@ -156,7 +156,7 @@ impl Seller {
                 Incoming::Offers(_, call) => {
                     let response = match call.request() {
                         OffersRequest::Browse => OffersResponse::Book(seller.offers()),
-                        OffersRequest::Announce(_) => OffersResponse::Noted {
+                        OffersRequest::Announce(_) | OffersRequest::Relay(_) => OffersResponse::Noted {
                             accepted: 0,
                             complaint: None,
                         },

@@ -1,0 +1,146 @@
+//! A buyer that has stablecoin and never a coin for gas: sellers send what it signs, and whoever likes takes its money out
+//! for it. On both chains.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use rialto_protocol::{Address, ChannelId, MicroDollars, order::SignedOrder};
+use rialto_settlement::{Chain, Mirror};
+use rialto_testkit::process::{Anvil, Up, cast};
+use serde_json::Value;
+
+use crate::{bill, lives::MODEL};
+
+/// How long anything may take that must happen.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+#[tokio::test]
+async fn a_buyer_without_gas_token_buys_on_the_embedded_chain() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = config(folder.path())?;
+    let place = folder.path().join("market");
+    let up = Up::start(&place, &["--chain-listen", "127.0.0.1:0", "--config", &config])?;
+    whole_life(&up).await?;
+    up.stop()
+}
+
+#[tokio::test]
+async fn a_buyer_without_gas_token_buys_on_anvil() -> Result<()> {
+    let (folder, anvil) = (tempfile::tempdir()?, Anvil::start()?);
+    let config = config(folder.path())?;
+    let place = folder.path().join("market");
+    let up = Up::start(&place, &["--rpc-url", anvil.rpc_url(), "--config", &config])?;
+    whole_life(&up).await?;
+    up.stop()
+}
+
+fn config(folder: &Path) -> Result<String> {
+    let path = folder.join("config.toml");
+    std::fs::write(&path, "[gateway]\ngas = \"seller\"\n")?;
+    Ok(path.to_str().context("a path")?.to_owned())
+}
+
+async fn whole_life(up: &Up) -> Result<()> {
+    let chain = up.chain()?;
+    let buyer: Address = account(up, "buyer", "account")?.parse()?;
+    up.first_trade()?;
+    let client = up.client()?;
+    for _ in 0..3 {
+        client.chat(MODEL, "Shall I compare thee?", 24).await?;
+    }
+    ensure!(
+        chain.native_balance(buyer).await? == 0,
+        "the buyer has coins: this story shows nothing"
+    );
+    let paid = bill::settles(up, true).await?;
+    let spent: u128 = paid.values().map(|nano| nano.div_ceil(1_000)).sum();
+    ensure!(spent > 0, "nothing was bought: {paid:?}");
+    let before = everything(&chain, buyer).await?;
+
+    // The buyer signs that its channels close; another account sends it.
+    for id in paid.keys() {
+        let order = up.ask(&["channel", "close", id, "--sign"])?;
+        relay(up, &order)?;
+        ensure!(relay(up, &order).is_err(), "an order was carried out twice");
+        ensure!(
+            chain.channel(id.parse()?).await?.closes_at > 0,
+            "no close was asked for"
+        );
+    }
+    let rpc_url = up.said("rpc_url")?;
+    cast(&["rpc", "--rpc-url", &rpc_url, "evm_increaseTime", "90000"])?;
+    cast(&["rpc", "--rpc-url", &rpc_url, "evm_mine"])?;
+    // The gateway notices, and has its seller finish what it cannot send itself.
+    for id in paid.keys() {
+        until_closed(&chain, id.parse()?).await?;
+    }
+
+    let free = chain.free_balance(buyer).await?;
+    ensure!(free > MicroDollars::ZERO, "nothing came back");
+    let order = up.ask(&["wallet", "withdraw", "all", "--sign"])?;
+    let mut stolen: SignedOrder = serde_json::from_value(order.clone())?;
+    if let rialto_protocol::order::Order::Withdraw { payer, .. } = &mut stolen.order {
+        *payer = account(up, "provider", "account")?.parse()?;
+    }
+    ensure!(
+        relay(up, &serde_json::to_value(stolen)?).is_err(),
+        "an order was changed"
+    );
+    relay(up, &order)?;
+
+    // To the last unit: all that the buyer ever had is in its account, but for what it bought.
+    let outside = chain.token_balance(buyer).await?;
+    ensure!(
+        chain.free_balance(buyer).await? == MicroDollars::ZERO,
+        "something is left in the escrow"
+    );
+    ensure!(outside.get() == before, "{outside} in the account, {before} expected");
+    ensure!(chain.native_balance(buyer).await? == 0, "the buyer had a coin");
+    bill::settles(up, true).await?;
+    let mut mirror = Mirror::begin(&chain, 0).await?;
+    mirror.catch_up(&chain).await?;
+    let held = chain.token_balance(chain.contracts().escrow).await?;
+    ensure!(mirror.books().owed() == held.get(), "{held} held: {:?}", mirror.books());
+    Ok(())
+}
+
+/// What belongs to an account: outside, free, and what its channels have not paid.
+async fn everything(chain: &Chain, account: Address) -> Result<u128> {
+    let mut mirror = Mirror::begin(chain, 0).await?;
+    mirror.catch_up(chain).await?;
+    let channels = mirror.books().channels.values();
+    let own = channels.filter(|channel| channel.params.payer == account && !channel.state.closed);
+    let inside: u128 = own.map(|channel| channel.state.remainder().get()).sum();
+    let outside = chain.token_balance(account).await?.get() + chain.free_balance(account).await?.get();
+    Ok(outside + inside)
+}
+
+async fn until_closed(chain: &Chain, channel: ChannelId) -> Result<()> {
+    let wait = async {
+        while !chain.channel(channel).await?.closed {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, wait)
+        .await
+        .context("the channel was not closed")?
+}
+
+/// Sends an order from the provider's account.
+fn relay(up: &Up, order: &Value) -> Result<Value> {
+    let file = up.data_dir().join("order.json");
+    std::fs::write(&file, order.to_string())?;
+    let file = file.to_str().context("a path")?;
+    up.ask(&["wallet", "relay", file, "--role", "provider"])
+}
+
+fn account(up: &Up, role: &str, field: &str) -> Result<String> {
+    let wallet = up.ask(&["wallet"])?;
+    let rows = wallet.as_array().into_iter().flatten();
+    let row = rows
+        .into_iter()
+        .find(|row| row.get("role").and_then(Value::as_str) == Some(role));
+    let value = row.and_then(|row| row.get(field)).and_then(Value::as_str);
+    value.map(str::to_owned).with_context(|| format!("no {role}"))
+}
