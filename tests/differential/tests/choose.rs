@@ -1,12 +1,13 @@
 //! What happens next: mostly what makes sense, often what does not.
 
 use alloy::primitives::U256;
-use rialto_protocol::{Address, ChannelParams, Digest, MicroDollars, ModelId};
+use rialto_protocol::{Address, ChannelParams, Digest, MicroDollars, ModelId, order::Order};
 
 use crate::{
     claims,
+    model::books::micro,
     ops::Op,
-    orders::{self, Authorization, Permit, sign},
+    orders::{Authorization, Permit, sign},
     trace::Trace,
 };
 
@@ -130,23 +131,28 @@ impl Trace {
         }
     }
 
-    fn authorization(&mut self, payer: Address, amount: u128, nonce: [u8; 32]) -> ((u64, u64), [u8; 65]) {
-        let after = if self.rng.once_in(12) {
-            self.world.now
-        } else {
-            self.world.now - 1
+    /// An authorization of the token for an order: good at once, as production makes it, or from some time on.
+    fn authorization(&mut self, amount: u128, order: impl Fn(u64) -> Order) -> ((u64, u64), [u8; 65]) {
+        let after = match self.rng.below(12) {
+            0 => self.world.now,
+            1..6 => self.world.now - 1,
+            _ => 0,
         };
         let window = (after, self.deadline().saturating_add(1));
+        let order = order(window.1);
         let authorization = Authorization {
-            from: payer,
+            from: order.payer(),
             to: self.world.token.escrow,
             amount,
             after: window.0,
             before: window.1,
-            nonce,
+            nonce: order.authorization_nonce().unwrap_or(Digest([0; 32])).0,
         };
-        let digest = authorization.digest(self.world.token.address);
-        (window, self.signed(payer, &digest))
+        let digest = match after {
+            0 => self.world.digest(&order),
+            _ => authorization.digest(self.world.token.address),
+        };
+        (window, self.signed(order.payer(), &digest))
     }
 
     fn open(&mut self) -> (Address, Op) {
@@ -172,7 +178,12 @@ impl Trace {
             1 => {
                 let of = self.purse(payer);
                 let (amount, deadline) = (self.amount(of), self.deadline());
-                let digest = orders::open(&self.world.domain, &params, amount, deadline);
+                let order = Order::Open {
+                    channel: params,
+                    amount: micro(amount),
+                    deadline,
+                };
+                let digest = self.world.digest(&order);
                 let signature = self.signed(payer, &digest);
                 (
                     self.account(),
@@ -197,7 +208,11 @@ impl Trace {
             _ => {
                 let of = self.world.token.balance(payer);
                 let amount = self.amount(of);
-                let (window, signature) = self.authorization(payer, amount, params.id().0);
+                let (window, signature) = self.authorization(amount, |valid_before| Order::DepositAndOpen {
+                    channel: params,
+                    amount: micro(amount),
+                    valid_before,
+                });
                 (
                     self.account(),
                     Op::DepositAndOpenWithAuthorization {
@@ -242,9 +257,13 @@ impl Trace {
             _ => {
                 // Few salts, so that some come twice.
                 let mut salt = [0; 32];
-                salt[31] = u8::try_from(self.rng.below(40)).unwrap_or(0);
-                let nonce = orders::deposit_nonce(payer, &salt);
-                let (window, signature) = self.authorization(payer, amount, nonce);
+                salt[31] = u8::try_from(self.rng.below(5)).unwrap_or(0);
+                let (window, signature) = self.authorization(amount, |valid_before| Order::Deposit {
+                    payer,
+                    amount: micro(amount),
+                    valid_before,
+                    salt: Digest(salt),
+                });
                 (
                     self.account(),
                     Op::DepositWithAuthorization {
@@ -268,7 +287,13 @@ impl Trace {
         }
         let deadline = self.deadline();
         let nonce = self.world.nonce(payer) + u64::from(self.rng.once_in(10));
-        let digest = orders::withdraw(&self.world.domain, payer, amount, nonce, deadline);
+        let order = Order::Withdraw {
+            payer,
+            amount: micro(amount),
+            nonce,
+            deadline,
+        };
+        let digest = self.world.digest(&order);
         let signature = self.signed(payer, &digest);
         (
             self.account(),
@@ -296,7 +321,12 @@ impl Trace {
             3 => {
                 let deadline = self.deadline();
                 let nonce = self.world.nonce(params.payer) + u64::from(self.rng.once_in(10));
-                let digest = orders::request_close(&self.world.domain, params.id(), nonce, deadline);
+                let order = Order::RequestClose {
+                    channel: params,
+                    nonce,
+                    deadline,
+                };
+                let digest = self.world.digest(&order);
                 let signature = self.signed(params.payer, &digest);
                 (
                     self.account(),

@@ -29,7 +29,12 @@ pub(crate) fn batch(
     let mut groups: Vec<(ModelId, Vec<u8>)> = Vec::new();
     let mut honest = Vec::new();
     for _ in 0..rng.below(13) {
-        let index = rng.index(trades.len());
+        let mut index = rng.index(trades.len());
+        for _ in 0..4 {
+            if trades[index].params.provider != provider {
+                index = rng.index(trades.len());
+            }
+        }
         let trade = &mut trades[index];
         // Some belong to another provider: they have to be skipped.
         if trade.params.provider != provider && !rng.once_in(8) {

@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::Path};
 
 use alloy::{
     primitives::{
-        Address, B256, Bytes, TxKind, U256,
+        Address, B256, Bytes, Log, TxKind, U256,
         aliases::{U40, U96},
         keccak256,
     },
@@ -71,6 +71,8 @@ pub(crate) struct Evm {
     inner: MainnetEvm<MainnetContext<CacheDB<EmptyDB>>>,
     /// Keys of storage slots, which are hashes: computed once for each.
     keys: HashMap<(u64, B256), U256>,
+    /// What the escrow logged in the latest transaction.
+    pub(crate) logs: Vec<Log>,
     pub(crate) contracts: Contracts,
 }
 
@@ -86,6 +88,7 @@ impl Evm {
         let mut evm = Self {
             inner: context.build_mainnet(),
             keys: HashMap::new(),
+            logs: Vec::new(),
             contracts: Contracts {
                 token: Address::ZERO,
                 models: Address::ZERO,
@@ -128,8 +131,13 @@ impl Evm {
 
     /// Sends a transaction.
     pub(crate) fn call(&mut self, from: Address, to: Address, data: Vec<u8>) -> Result<Outcome> {
+        self.logs.clear();
         match self.run(from, TxKind::Call(to), data.into())? {
-            ExecutionResult::Success { output, .. } => Ok(Outcome::Returned(output.into_data())),
+            ExecutionResult::Success { output, logs, .. } => {
+                self.logs = logs;
+                self.logs.retain(|log| log.address == self.contracts.escrow);
+                Ok(Outcome::Returned(output.into_data()))
+            }
             ExecutionResult::Revert { output, .. } => Ok(Outcome::Refused(output)),
             ExecutionResult::Halt { reason, .. } => bail!("the EVM stopped: {reason:?}"),
         }

@@ -2,8 +2,9 @@
 //! as wallets do.
 
 use rialto_protocol::{
-    Address, ChannelId, ChannelParams, Digest, Domain, Signature, SigningKey,
+    Address, Digest, Domain, Signature, SigningKey,
     hash::{Words, keccak256},
+    order::{Order, TokenDomain},
 };
 
 use crate::evm::CHAIN_ID;
@@ -12,33 +13,19 @@ fn type_hash(text: &str) -> Words {
     Words::new().right(&keccak256(&[text.as_bytes()]))
 }
 
-/// The escrow's `Open`.
-pub(crate) fn open(domain: &Domain, params: &ChannelParams, amount: u128, deadline: u64) -> Digest {
-    let text = "Open(address payer,address signer,address provider,bytes32 modelId,uint96 salt,uint96 amount,uint256 deadline)";
-    let words = type_hash(text)
-        .left(&params.payer.0)
-        .left(&params.signer.0)
-        .left(&params.provider.0)
-        .right(&params.model.0);
-    domain.digest(&words.uint(params.salt).uint(amount).uint(deadline.into()).keccak())
+/// The token's domain, as production knows it.
+fn token_domain(token: Address) -> TokenDomain {
+    TokenDomain {
+        name: "Rialto Test Dollar".into(),
+        version: "1".into(),
+        chain_id: CHAIN_ID,
+        token,
+    }
 }
 
-/// The escrow's `RequestClose`.
-pub(crate) fn request_close(domain: &Domain, channel: ChannelId, nonce: u64, deadline: u64) -> Digest {
-    let words = type_hash("RequestClose(bytes32 channelId,uint256 nonce,uint256 deadline)");
-    domain.digest(
-        &words
-            .right(&channel.0)
-            .uint(nonce.into())
-            .uint(deadline.into())
-            .keccak(),
-    )
-}
-
-/// The escrow's `Withdraw`.
-pub(crate) fn withdraw(domain: &Domain, payer: Address, amount: u128, nonce: u64, deadline: u64) -> Digest {
-    let words = type_hash("Withdraw(address payer,uint96 amount,uint256 nonce,uint256 deadline)").left(&payer.0);
-    domain.digest(&words.uint(amount).uint(nonce.into()).uint(deadline.into()).keccak())
+/// The digest of an order, by the code of production.
+pub(crate) fn digest(order: &Order, domain: &Domain, token: Address) -> Digest {
+    order.digest(domain, &token_domain(token))
 }
 
 /// The nonce of an authorization that is for a deposit.
@@ -51,13 +38,8 @@ pub(crate) fn deposit_nonce(payer: Address, salt: &[u8; 32]) -> [u8; 32] {
 
 /// The token's digest of a structure.
 fn token_digest(token: Address, struct_hash: &[u8; 32]) -> Digest {
-    let domain = type_hash("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
-        .right(&keccak256(&[b"Rialto Test Dollar"]))
-        .right(&keccak256(&[b"1"]))
-        .uint(CHAIN_ID.into())
-        .left(&token.0)
-        .keccak();
-    Digest(keccak256(&[&[0x19, 0x01], &domain, struct_hash]))
+    let separator = token_domain(token).separator();
+    Digest(keccak256(&[&[0x19, 0x01], &separator, struct_hash]))
 }
 
 /// A permit of the token (ERC-2612).

@@ -136,6 +136,15 @@ pub enum EventKind {
     Unpaused,
 }
 
+impl EventKind {
+    /// What a log of an escrow says, wherever it was found: in a receipt, or in an EVM of this process. `token` is the
+    /// escrow's stablecoin, which channels' ids are made of.
+    pub fn of_log(log: &alloy::primitives::Log, token: Address) -> Result<Self, Error> {
+        let inner = log.clone();
+        kind(&Log { inner, ..Log::default() }, token)
+    }
+}
+
 /// Reads events; see [`Chain::events`].
 pub(crate) async fn read(chain: &Chain, from_block: u64) -> Result<(Vec<ChainEvent>, u64), Error> {
     let head = chain.block_number().await?;

@@ -7,6 +7,7 @@ use alloy::{
 use rialto_protocol::{
     Address, ChannelId, ChannelParams, Digest, MicroDollars,
     channel::{ChannelState, StepError},
+    order::Order,
 };
 
 use super::{Refusal, World, refuse};
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// An amount that has 96 bits already: calldata holds no other.
-pub(super) fn micro(amount: u128) -> MicroDollars {
+pub(crate) fn micro(amount: u128) -> MicroDollars {
     MicroDollars::try_from(amount).unwrap_or(MicroDollars::MAX)
 }
 
@@ -78,7 +79,13 @@ impl World {
         deadline: u64,
     ) -> Result<Vec<u8>, Refusal> {
         let nonce = self.use_nonce(payer);
-        let digest = orders::withdraw(&self.domain, payer, amount, nonce, deadline);
+        let order = Order::Withdraw {
+            payer,
+            amount: micro(amount),
+            nonce,
+            deadline,
+        };
+        let digest = self.digest(&order);
         self.require_signed(payer, &digest, signature, deadline)?;
         self.withdraw(payer, amount)
     }
@@ -98,7 +105,12 @@ impl World {
     ) -> Result<Vec<u8>, Refusal> {
         self.not_paused()?;
         self.debit(params.payer, amount)?;
-        let digest = orders::open(&self.domain, params, amount, deadline);
+        let order = Order::Open {
+            channel: *params,
+            amount: micro(amount),
+            deadline,
+        };
+        let digest = self.digest(&order);
         self.require_signed(params.payer, &digest, signature, deadline)?;
         self.create(params.id(), amount)
     }
@@ -159,10 +171,16 @@ impl World {
         signature: &[u8; 65],
         deadline: u64,
     ) -> Result<Vec<u8>, Refusal> {
+        let asked = self.request_close(params.id())?;
         let nonce = self.use_nonce(params.payer);
-        let digest = orders::request_close(&self.domain, params.id(), nonce, deadline);
+        let order = Order::RequestClose {
+            channel: *params,
+            nonce,
+            deadline,
+        };
+        let digest = self.digest(&order);
         self.require_signed(params.payer, &digest, signature, deadline)?;
-        self.request_close(params.id())
+        Ok(asked)
     }
 
     pub(super) fn cancel_close(&mut self, channel: ChannelId) -> Result<Vec<u8>, Refusal> {
@@ -244,6 +262,11 @@ impl World {
 
     pub(crate) fn nonce(&self, payer: Address) -> u64 {
         self.nonces.get(&payer).copied().unwrap_or_default()
+    }
+
+    /// What the payer signs.
+    pub(crate) fn digest(&self, order: &Order) -> Digest {
+        orders::digest(order, &self.domain, self.token.address)
     }
 
     fn use_nonce(&mut self, payer: Address) -> u64 {

@@ -1,7 +1,7 @@
 //! The contracts' rules without an EVM. Channels, splits, ids, signatures and hashes are those of production
 //! (`rialto-protocol`); the rest is what the escrow keeps around them.
 
-mod books;
+pub(crate) mod books;
 mod redeem;
 pub(crate) mod token;
 
