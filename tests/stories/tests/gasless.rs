@@ -1,11 +1,24 @@
 //! A buyer that has stablecoin and never a coin for gas: sellers send what it signs, and whoever likes takes its money out
 //! for it. On both chains.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context, Result, ensure};
-use rialto_protocol::{Address, ChannelId, MicroDollars, order::SignedOrder};
-use rialto_settlement::{Chain, Mirror};
+use rialto_network::{Incoming, Node, NodeConfig};
+use rialto_protocol::{
+    Address, ChannelId, Digest, MicroDollars, Price, Region, SigningKey,
+    offer::Offer,
+    order::{Order, SignedOrder},
+    wire::{OffersRequest, OffersResponse},
+};
+use rialto_settlement::{Chain, Mirror, Wallet, fund_native};
 use rialto_testkit::process::{Anvil, Up, cast};
 use serde_json::Value;
 
@@ -79,7 +92,7 @@ async fn whole_life(up: &Up) -> Result<()> {
     ensure!(free > MicroDollars::ZERO, "nothing came back");
     let order = up.ask(&["wallet", "withdraw", "all", "--sign"])?;
     let mut stolen: SignedOrder = serde_json::from_value(order.clone())?;
-    if let rialto_protocol::order::Order::Withdraw { payer, .. } = &mut stolen.order {
+    if let Order::Withdraw { payer, .. } = &mut stolen.order {
         *payer = account(up, "provider", "account")?.parse()?;
     }
     ensure!(
@@ -143,4 +156,112 @@ fn account(up: &Up, role: &str, field: &str) -> Result<String> {
         .find(|row| row.get("role").and_then(Value::as_str) == Some(role));
     let value = row.and_then(|row| row.get(field)).and_then(Value::as_str);
     value.map(str::to_owned).with_context(|| format!("no {role}"))
+}
+
+#[tokio::test]
+async fn a_seller_that_lies_about_relaying_gains_nothing_and_another_is_asked() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = config(folder.path())?;
+    let place = folder.path().join("market");
+    let up = Up::start(&place, &["--chain-listen", "127.0.0.1:0", "--config", &config])?;
+    up.first_trade()?;
+    let chain = up.chain()?;
+    let liar = Liar::join(&up, &chain).await?;
+    let client = up.client()?;
+    let wait = async {
+        while liar.asked.load(Ordering::SeqCst) == 0 {
+            client.chat(MODEL, "Who goes there?", 8).await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, wait)
+        .await
+        .context("the liar was never asked")??;
+    client.chat(MODEL, "And who is there now?", 8).await?;
+    bill::settles(&up, true).await?;
+    let mut mirror = Mirror::begin(&chain, 0).await?;
+    mirror.catch_up(&chain).await?;
+    ensure!(
+        mirror.books().channels_of(liar.account).is_empty(),
+        "the liar was trusted with money"
+    );
+    up.stop()
+}
+
+/// A registered provider that is cheap, and says of every order that it was sent.
+struct Liar {
+    account: Address,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Liar {
+    async fn join(up: &Up, chain: &Chain) -> Result<Self> {
+        let (rich, key) = (rich()?, SigningKey::from_bytes(&[66; 32])?);
+        let (account, stake) = (key.address(), MicroDollars::new(100_000_000));
+        let node = Node::bind(NodeConfig {
+            secret: [66; 32].into(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            relay: None,
+        })
+        .await?;
+        fund_native(chain, &rich, account, 10u128.pow(17)).await?;
+        let wallet = Wallet::new(chain.clone(), SigningKey::from_bytes(&[66; 32])?);
+        wallet.mint(account, stake).await?;
+        wallet
+            .register_provider(stake, node.key(), Region::default(), Digest::default())
+            .await?;
+        let meeting = up.ticket()?.meeting.into_iter().next().context("a meeting peer")?;
+        let OffersResponse::Book(book) = node.offers(&meeting, &OffersRequest::Browse).await? else {
+            anyhow::bail!("no book");
+        };
+        let honest = book.into_iter().find(|one| one.manifest.listing() == MODEL);
+        let honest = honest.context("nobody sells the model")?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let offer = Offer {
+            provider: account,
+            node: node.key(),
+            addresses: node.peer().addresses,
+            price: Price {
+                input: 1,
+                output: 1,
+                request: 0,
+            },
+            load: 0,
+            capacity: 64,
+            sequence: 1,
+            expires_at: now + 500,
+            ..honest.offer
+        };
+        let announced = OffersRequest::Announce(vec![offer.announce(&key, honest.manifest)]);
+        let answer = node.offers(&meeting, &announced).await?;
+        ensure!(
+            matches!(answer, OffersResponse::Noted { accepted: 1, .. }),
+            "{answer:?}"
+        );
+        let asked = Arc::new(AtomicUsize::new(0));
+        tokio::spawn(lie(node, Arc::clone(&asked)));
+        Ok(Self { account, asked })
+    }
+}
+
+async fn lie(node: Node, asked: Arc<AtomicUsize>) {
+    while let Some(incoming) = node.accept().await {
+        let Incoming::Offers(_, call) = incoming else { continue };
+        let answer = match call.request() {
+            OffersRequest::Relay(_) => {
+                asked.fetch_add(1, Ordering::SeqCst);
+                OffersResponse::Relayed {
+                    transaction: Digest([7; 32]),
+                }
+            }
+            _ => OffersResponse::Book(Vec::new()),
+        };
+        drop(call.answer(&answer).await);
+    }
+}
+
+/// The first development account of every development chain.
+fn rich() -> Result<SigningKey> {
+    let secret: Digest = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80".parse()?;
+    Ok(SigningKey::from_bytes(&secret.0)?)
 }

@@ -277,3 +277,34 @@ pub(super) fn explain(error: &ChainError, needed: MicroDollars) -> Error {
         other => Error::Settlement(other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn purse(free: u64, tokens: u64, gasless: bool) -> Purse {
+        Purse {
+            free: MicroDollars::new(free),
+            tokens: MicroDollars::new(tokens),
+            gasless,
+        }
+    }
+
+    #[test]
+    fn without_a_coin_a_channels_money_comes_from_one_place() {
+        let take = |free, tokens, gasless, least, wanted| {
+            let (least, wanted) = (MicroDollars::new(least), MicroDollars::new(wanted));
+            let amount = purse(free, tokens, gasless).affordable(least, wanted).ok();
+            amount.map(MicroDollars::get)
+        };
+        assert_eq!(take(60, 50, false, 100, 110), Some(110), "two transactions take both");
+        assert_eq!(take(60, 50, true, 61, 110), None, "one signature does not");
+        assert_eq!(
+            take(60, 50, true, 55, 110),
+            Some(60),
+            "less than wanted is better than none"
+        );
+        assert_eq!(take(60, 200, true, 55, 110), Some(110), "the account has it all");
+        assert_eq!(take(120, 200, true, 55, 110), Some(110));
+    }
+}
