@@ -156,6 +156,28 @@ contract MutantsTest is Market {
         eq(_redeemed(first), DOLLAR, "once");
     }
 
+    function test_the_last_date_that_fits_is_accepted() public {
+        bytes32 id = _open(0, DOLLAR);
+        vm.warp(type(uint40).max - CHALLENGE);
+        vm.prank(payer);
+        _requestClose(0);
+        eq(escrow.channel(id).closeAt, type(uint40).max, "time to close");
+    }
+
+    /// @dev Bits of the old total must not stay in the new one, in any of the 96.
+    function test_a_top_up_of_a_large_channel_is_a_sum() public {
+        uint96 large = 1 << 94;
+        _fund(payer, 3 * uint256(large));
+        bytes32 id = _open(0, large);
+        vm.startPrank(payer);
+        escrow.deposit(2 * large);
+        _topUp(0, large);
+        eq(escrow.channel(id).funded, 2 * large, "funded");
+        _topUp(0, large);
+        eq(escrow.channel(id).funded, 3 * large, "funded");
+        vm.stopPrank();
+    }
+
     /// @dev Every function that moves money, with a token that calls back, into every one of them.
     function test_no_function_that_moves_money_is_entered_twice() public {
         Nosy nosy = new Nosy();
