@@ -154,6 +154,14 @@ class Bench {
 
   /// Tests that import a library have its code in their own bytecode.
   async asLibrary(file, changed) {
+    const kept = this.patchTests(file, changed);
+    const verdict = kept.length ? await this.verdict(this.dir) : { verdict: "survived" };
+    for (const [artifact, content] of kept) fs.writeFileSync(artifact, content);
+    return verdict;
+  }
+
+  /// Puts a changed library into the artifacts of the tests that import it; returns what they were.
+  patchTests(file, changed) {
     const tests = fs.readdirSync(path.join(this.dir, "test")).filter((name) => name.endsWith(".t.sol"));
     const kept = [];
     for (const name of tests) {
@@ -170,13 +178,22 @@ class Bench {
         fs.writeFileSync(artifact, JSON.stringify(parsed));
       }
     }
-    const verdict = kept.length ? await this.verdict(this.dir) : { verdict: "survived" };
-    for (const [artifact, content] of kept) fs.writeFileSync(artifact, content);
-    return verdict;
+    return kept;
+  }
+
+  /// The tests that fail when these sources are changed; undefined if they do not compile.
+  async failures(changed) {
+    const bytecode = this.bytecode(changed);
+    if (bytecode === undefined) return undefined;
+    const kept = Object.keys(changed).flatMap((file) => this.patchTests(file, changed));
+    fs.writeFileSync(this.artifact, JSON.stringify({ ...this.original, bytecode: { ...this.original.bytecode, object: `0x${bytecode}` } }));
+    const { output } = await this.forge(this.dir, []);
+    for (const [artifact, content] of kept.reverse()) fs.writeFileSync(artifact, content);
+    return new Set([...output.matchAll(/^\[FAIL[^\n]*\] (\w+)/gm)].map((match) => match[1]));
   }
 
   /// All tests, stopping at the first that fails; no filter, because forge then compiles everything again to apply it.
-  forge(dir) {
+  forge(dir, options = ["--fail-fast"]) {
     const architecture = { x64: "amd64" }[process.arch] ?? process.arch;
     const binary = path.join(this.contracts, `node_modules/@foundry-rs/forge-${process.platform}-${architecture}/bin/forge`);
     const env = {
@@ -184,7 +201,7 @@ class Bench {
       FOUNDRY_INVARIANT_RUNS: "6", FOUNDRY_INVARIANT_SHRINK_RUN_LIMIT: "0", FOUNDRY_VIA_IR: "false", FOUNDRY_OPTIMIZER: "false", NO_COLOR: "1",
     };
     return new Promise((resolve) => {
-      const child = spawn("nice", ["-n", "10", binary, "test", "--fail-fast"], { cwd: dir, env });
+      const child = spawn("nice", ["-n", "10", binary, "test", ...options], { cwd: dir, env });
       let output = "";
       let late = false;
       for (const stream of [child.stdout, child.stderr]) stream.on("data", (part) => (output += part));
@@ -255,4 +272,5 @@ function table(summary, verdicts) {
 const describe = ({ id, file, function: name, operator, before, after, line }) => ({ id, file, function: name, operator, before, after, line });
 const digest = (data) => createHash("sha256").update(data).digest("hex");
 
-main().then((code) => process.exit(code));
+if (require.main === module) main().then((code) => process.exit(code));
+module.exports = { Bench };
