@@ -90,6 +90,15 @@ pub(crate) enum WalletAction {
         #[arg(long)]
         sign: bool,
     },
+    /// Take out the royalties that redemptions have credited to an account.
+    Claim {
+        /// Which of this machine's accounts: publisher, provider or buyer.
+        #[arg(long, default_value = "publisher", value_name = "ROLE")]
+        role: String,
+        /// Send the fee recipient the protocol's fees instead; the account only pays the gas.
+        #[arg(long)]
+        fees: bool,
+    },
     /// Send an order that somebody signed, and pay its gas.
     Relay {
         /// A file with the order as JSON; `-` is the standard input.

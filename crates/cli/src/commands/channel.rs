@@ -4,7 +4,7 @@ mod on_chain;
 
 use anyhow::{Context, Result};
 use rialto_gateway::Store;
-use rialto_protocol::ChannelId;
+use rialto_protocol::{Address, ChannelId, ChannelParams};
 use rialto_settlement::Wallet;
 use serde_json::json;
 
@@ -55,23 +55,38 @@ async fn list(settings: &Settings) -> Result<()> {
 
 async fn act(settings: &Settings, id: &str, step: Step) -> Result<()> {
     let id: ChannelId = id.parse().context("the channel's id")?;
-    let store = store(settings).await?;
-    let channels = store.channels().await?;
-    let channel = channels.iter().find(|channel| channel.id == id);
-    let channel = channel.context("the gateway has no such channel: see `rialto channel list`")?;
     let market = Market::find(settings, &Place::default())?;
-    let wallet = Wallet::new(market.chain, keys::account(&settings.dir, "gateway/owner.json")?);
+    let owner = keys::existing(&settings.dir, "gateway/owner.json")?;
+    let owner = owner.context("this data directory has no gateway's account")?;
+    let params = params(settings, &market, owner.address(), id).await?;
+    let wallet = Wallet::new(market.chain, owner);
     let done = match step {
         Step::Sign => {
             let until = super::wallet::good_until(wallet.chain()).await?;
-            return super::wallet::print(&wallet.sign_request_close(&channel.params, until).await?);
+            return super::wallet::print(&wallet.sign_request_close(&params, until).await?);
         }
-        Step::Request => wallet.request_close(&channel.params).await?,
-        Step::Finalize => wallet.finalize_close(&channel.params).await?,
+        Step::Request => wallet.request_close(&params).await?,
+        Step::Finalize => wallet.finalize_close(&params).await?,
     };
     let value = json!({ "channel": id, "transaction": done.transaction, "block": done.block });
     output::either(settings.json, &value, || {
         output::line(format_args!("done in transaction {}", done.transaction))
+    })
+}
+
+/// What a channel's id is made of: from the gateway's store, or from the chain's events if the store does not know it.
+async fn params(settings: &Settings, market: &Market, payer: Address, id: ChannelId) -> Result<ChannelParams> {
+    if settings.dir.path(super::gateway::STORE).exists()
+        && let Some(row) = store(settings).await?.channel(id).await?
+    {
+        return Ok(row.params);
+    }
+    let found = on_chain::params_of(settings, market, payer, id).await?;
+    found.with_context(|| {
+        format!(
+            "neither the gateway nor the chain knows such a channel of {payer}: see `rialto channel list` and `rialto \
+             channel list --from-chain`"
+        )
     })
 }
 

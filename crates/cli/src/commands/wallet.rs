@@ -4,13 +4,13 @@ use std::{io::Read, path::Path};
 
 use anyhow::{Context, Result, bail};
 use rialto_protocol::{MicroDollars, SigningKey, order::SignedOrder};
-use rialto_settlement::{Chain, Confirmed, Wallet};
+use rialto_settlement::{Chain, Confirmed, Mirror, Wallet};
 use serde_json::json;
 
 use crate::{
     args::{Place, WalletAction},
     keys,
-    market::Market,
+    market::{Market, Record},
     output,
     settings::Settings,
 };
@@ -37,6 +37,7 @@ pub(crate) async fn run(settings: &Settings, action: Option<&WalletAction>) -> R
     match action {
         None => show(settings).await,
         Some(WalletAction::Withdraw { dollars, sign }) => withdraw(settings, dollars, *sign).await,
+        Some(WalletAction::Claim { role, fees }) => claim(settings, role, *fees).await,
         Some(WalletAction::Relay { order, role }) => relay(settings, order, role).await,
     }
 }
@@ -66,6 +67,27 @@ async fn withdraw(settings: &Settings, dollars: &str, sign: bool) -> Result<()> 
         return print(&wallet.sign_withdraw(amount, until).await?);
     }
     said(settings, wallet.withdraw(amount).await?)
+}
+
+async fn claim(settings: &Settings, role: &str, fees: bool) -> Result<()> {
+    let market = Market::find(settings, &Place::default())?;
+    let first = Record::load(settings)?.map_or(0, |record| record.block);
+    let wallet = Wallet::new(market.chain, account(settings, role)?);
+    if !fees {
+        let credit = wallet.chain().credit_of(wallet.address()).await?;
+        anyhow::ensure!(
+            credit > MicroDollars::ZERO,
+            "no royalties are credited to {}",
+            wallet.address()
+        );
+        return said(settings, wallet.claim_credit().await?);
+    }
+    // Whom the fees are beside is in the escrow's events alone.
+    let mut mirror = Mirror::begin(wallet.chain(), first).await?;
+    mirror.catch_up(wallet.chain()).await?;
+    let holders: Vec<_> = mirror.books().fees.keys().copied().collect();
+    anyhow::ensure!(!holders.is_empty(), "there are no fees to take out");
+    said(settings, wallet.claim_fees(&holders).await?)
 }
 
 async fn relay(settings: &Settings, file: &Path, role: &str) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
-use rialto_protocol::{Address, ChannelId};
+use rialto_protocol::{Address, ChannelId, ChannelParams};
 use rialto_settlement::{Mirror, MirroredChannel};
 use serde_json::json;
 
@@ -27,9 +27,7 @@ pub(super) async fn list(settings: &Settings, account: Option<Address>) -> Resul
         !accounts.is_empty(),
         "this data directory has no accounts yet: name one with --account"
     );
-    let first = Record::load(settings)?.map_or(0, |record| record.block);
-    let mut mirror = Mirror::begin(&market.chain, first).await?;
-    mirror.catch_up(&market.chain).await?;
+    let mirror = read(settings, &market).await?;
     let books = mirror.books();
     let mut channels: BTreeMap<(u64, ChannelId), &MirroredChannel> = BTreeMap::new();
     for account in &accounts {
@@ -63,6 +61,26 @@ pub(super) async fn list(settings: &Settings, account: Option<Address>) -> Resul
             ));
         }
     })
+}
+
+/// What the id of a payer's channel is made of; `None` if the payer never opened such a channel.
+pub(super) async fn params_of(
+    settings: &Settings,
+    market: &Market,
+    payer: Address,
+    id: ChannelId,
+) -> Result<Option<ChannelParams>> {
+    let mirror = read(settings, market).await?;
+    let found = mirror.books().channels.get(&id).map(|channel| channel.params);
+    Ok(found.filter(|params| params.payer == payer))
+}
+
+/// All events of the escrow, read and booked.
+async fn read(settings: &Settings, market: &Market) -> Result<Mirror> {
+    let first = Record::load(settings)?.map_or(0, |record| record.block);
+    let mut mirror = Mirror::begin(&market.chain, first).await?;
+    mirror.catch_up(&market.chain).await?;
+    Ok(mirror)
 }
 
 fn own_accounts(settings: &Settings) -> Result<Vec<Address>> {
