@@ -2,9 +2,10 @@
 //! for it. On both chains.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -169,14 +170,18 @@ async fn a_seller_that_lies_about_relaying_gains_nothing_and_another_is_asked() 
     let liar = Liar::join(&up, &chain).await?;
     let client = up.client()?;
     let wait = async {
-        while liar.asked.load(Ordering::SeqCst) == 0 {
+        // It is avoided after the first time, and asked again later.
+        while liar.asked.load(Ordering::SeqCst) < 2 {
             client.chat(MODEL, "Who goes there?", 8).await?;
         }
         anyhow::Ok(())
     };
     tokio::time::timeout(PATIENCE, wait)
         .await
-        .context("the liar was never asked")??;
+        .context("the liar was not asked again")??;
+    // It keeps as many orders as it likes: they are all for the same channel.
+    let channels = liar.channels.lock().map_or(0, |channels| channels.len());
+    ensure!(channels == 1, "it was given orders for {channels} channels");
     client.chat(MODEL, "And who is there now?", 8).await?;
     bill::settles(&up, true).await?;
     let mut mirror = Mirror::begin(&chain, 0).await?;
@@ -192,7 +197,11 @@ async fn a_seller_that_lies_about_relaying_gains_nothing_and_another_is_asked() 
 struct Liar {
     account: Address,
     asked: Arc<AtomicUsize>,
+    channels: Channels,
 }
+
+/// The channels that orders were about.
+type Channels = Arc<Mutex<BTreeSet<ChannelId>>>;
 
 impl Liar {
     async fn join(up: &Up, chain: &Chain) -> Result<Self> {
@@ -239,16 +248,26 @@ impl Liar {
             "{answer:?}"
         );
         let asked = Arc::new(AtomicUsize::new(0));
-        tokio::spawn(lie(node, Arc::clone(&asked)));
-        Ok(Self { account, asked })
+        let channels = Channels::default();
+        tokio::spawn(lie(node, Arc::clone(&asked), Arc::clone(&channels)));
+        Ok(Self {
+            account,
+            asked,
+            channels,
+        })
     }
 }
 
-async fn lie(node: Node, asked: Arc<AtomicUsize>) {
+async fn lie(node: Node, asked: Arc<AtomicUsize>, channels: Channels) {
     while let Some(incoming) = node.accept().await {
         let Incoming::Offers(_, call) = incoming else { continue };
         let answer = match call.request() {
-            OffersRequest::Relay(_) => {
+            OffersRequest::Relay(signed) => {
+                if let (Order::Open { channel, .. } | Order::DepositAndOpen { channel, .. }, Ok(mut channels)) =
+                    (&signed.order, channels.lock())
+                {
+                    channels.insert(channel.id());
+                }
                 asked.fetch_add(1, Ordering::SeqCst);
                 OffersResponse::Relayed {
                     transaction: Digest([7; 32]),

@@ -17,6 +17,8 @@ pub(crate) struct Channel {
     account: Mutex<BuyerAccount>,
     status: Mutex<ChannelStatus>,
     used_at: AtomicU64,
+    /// When the chain was last asked whether an old attempt to open it came to something.
+    looked_at: AtomicU64,
     /// Whether a top-up is under way: one at a time.
     pub(crate) filling: AtomicBool,
 }
@@ -29,6 +31,7 @@ impl Channel {
             account: Mutex::new(account),
             status: Mutex::new(status),
             used_at: AtomicU64::new(used_at),
+            looked_at: AtomicU64::new(0),
             filling: AtomicBool::new(false),
         }
     }
@@ -55,6 +58,15 @@ impl Channel {
         self.account().funded()
     }
 
+    /// Whether so many seconds have passed since this last said yes; then it counts as looked at.
+    pub(crate) fn is_look_due(&self, now: u64, pause: u64) -> bool {
+        let due = now.saturating_sub(self.looked_at.load(Ordering::Relaxed)) >= pause;
+        if due {
+            self.looked_at.store(now, Ordering::Relaxed);
+        }
+        due
+    }
+
     /// Notes that it is used.
     pub(crate) fn touch(&self) {
         self.used_at.store(now(), Ordering::Relaxed);
@@ -66,5 +78,20 @@ impl Channel {
             return 0;
         }
         now.saturating_sub(self.used_at.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::params;
+
+    #[test]
+    fn an_old_attempt_is_looked_for_at_once_and_then_rarely() {
+        let account = BuyerAccount::new(params(), MicroDollars::new(1));
+        let channel = Channel::new(account, ChannelStatus::Opening, 0);
+        assert!(channel.is_look_due(10_000, 3_600), "after a start");
+        assert!(!channel.is_look_due(13_599, 3_600));
+        assert!(channel.is_look_due(13_600, 3_600) && !channel.is_look_due(13_601, 3_600));
     }
 }

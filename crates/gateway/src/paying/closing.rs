@@ -14,7 +14,9 @@ use crate::{
     store::{ChannelRow, ChannelStatus, now},
 };
 
-/// For how long a channel whose transaction got no answer is looked for on chain.
+/// For how long a channel whose opening got no answer is looked for on chain at every turn, in seconds; and the pause
+/// between two looks after that. It is never forgotten: a transaction has no deadline, and whoever forgot the channel's
+/// salt could not close it.
 const OPENING_PATIENCE: u64 = 3_600;
 
 /// Requests that a channel closes; returns when that can be finalised, in seconds since 1970 by the chain's clock.
@@ -201,22 +203,22 @@ impl Ledger {
         Ok(())
     }
 
-    /// Looks for a channel that is not open yet, or not any more. One on which nothing was promised is given up after a
-    /// while; one on which something was is opened again, at the second look: its first transaction may come back.
+    /// Looks for a channel that is not open yet, or not any more. One on which nothing was promised is looked for rarely
+    /// after a while; one on which something was is opened again, at the second look: its first transaction may come
+    /// back.
     async fn find_opening(&self, channel: &Arc<Channel>, row: &ChannelRow) -> Result<(), Error> {
         let noticed = channel.status() == ChannelStatus::Opening;
         channel.set_status(ChannelStatus::Opening);
-        if funding::adopt(self, channel).await? {
+        let (owed, now) = (reopen::is_owed(self, channel), now());
+        let old = now.saturating_sub(row.opened_at) > OPENING_PATIENCE;
+        if old && !owed && !channel.is_look_due(now, OPENING_PATIENCE) {
             return Ok(());
         }
-        if reopen::is_owed(self, channel) {
+        if !funding::adopt(self, channel).await? && owed {
             let gate = self.gate((channel.params.provider, channel.params.model));
             if noticed && let Ok(_turn) = gate.try_lock() {
                 reopen::reopen(self, channel, NanoDollars::ZERO).await?;
             }
-        } else if now().saturating_sub(row.opened_at) > OPENING_PATIENCE {
-            self.store.forget_channel(channel.id).await?;
-            self.remove(channel.id);
         }
         Ok(())
     }

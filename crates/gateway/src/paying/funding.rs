@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rialto_protocol::{ChannelParams, Digest, MicroDollars, ModelId, NanoDollars, account::BuyerAccount};
 use rialto_settlement::{Error as ChainError, Funds};
+use tokio::sync::MutexGuard;
 
 use super::{
     Channel, Ledger,
@@ -24,8 +25,8 @@ pub(super) async fn provide(
 ) -> Result<Arc<Channel>, Error> {
     for channel in ledger.of(parties) {
         if channel.status() == ChannelStatus::Opening {
-            if !adopt(ledger, &channel).await? && reopen::is_owed(ledger, &channel) {
-                reopen::reopen(ledger, &channel, needed).await?;
+            if !adopt(ledger, &channel).await? && reopen::is_repeatable(ledger, &channel) {
+                open_again(ledger, &channel, needed).await?;
             }
             if channel.free().is_some_and(|free| free >= needed) {
                 return Ok(channel);
@@ -44,6 +45,19 @@ pub(super) async fn provide(
     open(ledger, parties, listing, needed).await
 }
 
+/// Opens a channel that is not on the chain once more. One that was promised money may be beyond help, and another is
+/// opened beside it; one that was promised nothing is never replaced: a seller that keeps orders to itself would get
+/// one for each request, and could send them all.
+async fn open_again(ledger: &Ledger, channel: &Channel, needed: NanoDollars) -> Result<(), Error> {
+    match reopen::reopen(ledger, channel, needed).await {
+        Err(error) if reopen::is_owed(ledger, channel) && !matches!(error, Error::ChainUnreachable(_)) => {
+            tracing::warn!(channel = %channel.id, %error, "a channel could not be opened again");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 /// Opens a channel. It is noted before its transaction is sent, so that its money is found again after a crash.
 async fn open(
     ledger: &Arc<Ledger>,
@@ -59,7 +73,6 @@ async fn open(
         });
     }
     check_registered(ledger, model).await?;
-    let _turn = ledger.purse.lock().await;
     let purse = Purse::look(ledger).await?;
     let amount = purse.affordable(least, ledger.amount(needed).min(ledger.config.max_channel))?;
     let salt = rand::random::<u128>() & ((1 << 96) - 1);
@@ -110,7 +123,7 @@ async fn check_registered(ledger: &Ledger, model: ModelId) -> Result<(), Error> 
     }
 }
 
-/// Looks up whether a channel that was being opened exists by now.
+/// Looks up whether a channel that was being opened exists by now, or did: then it stands where the chain says.
 pub(super) async fn adopt(ledger: &Ledger, channel: &Channel) -> Result<bool, Error> {
     let state = ledger
         .wallet
@@ -118,12 +131,23 @@ pub(super) async fn adopt(ledger: &Ledger, channel: &Channel) -> Result<bool, Er
         .channel(channel.id)
         .await
         .map_err(|error| explain(&error, MicroDollars::ZERO))?;
+    if state.closed {
+        channel.set_status(ChannelStatus::Closed);
+        ledger.store.set_channel(channel.id, ChannelStatus::Closed, 0).await?;
+        ledger.store.void_requests(channel.id).await?;
+        ledger.remove(channel.id);
+        return Ok(true);
+    }
     if !state.is_open() {
         return Ok(false);
     }
-    note_funds(ledger, channel, state.funded).await?;
-    ledger.store.set_channel(channel.id, ChannelStatus::Open, 0).await?;
-    channel.set_status(ChannelStatus::Open);
+    reopen::correct_funds(ledger, channel, state.funded).await?;
+    let status = match state.closes_at {
+        0 => ChannelStatus::Open,
+        _ => ChannelStatus::Closing,
+    };
+    ledger.store.set_channel(channel.id, status, state.closes_at).await?;
+    channel.set_status(status);
     tracing::info!(channel = %channel.id, funded = %state.funded, "a channel of an earlier attempt is open");
     Ok(true)
 }
@@ -157,7 +181,6 @@ pub(super) async fn top_up(ledger: &Ledger, channel: &Channel, needed: NanoDolla
             reason: format!("a channel may hold at most {}", ledger.config.max_channel),
         });
     }
-    let _turn = ledger.purse.lock().await;
     let purse = Purse::look(ledger).await?;
     if purse.gasless {
         return Err(Error::Settlement(
@@ -195,20 +218,27 @@ pub(super) async fn note_funds(ledger: &Ledger, channel: &Channel, funded: Micro
     Ok(())
 }
 
-/// Where money can come from.
-pub(super) struct Purse {
+/// Where money can come from. No other channel gets money while this is held.
+pub(super) struct Purse<'ledger> {
     /// The free balance in the escrow.
     free: MicroDollars,
     /// The stablecoin in the wallet.
     tokens: MicroDollars,
     /// Whether the sellers send what the payer signs. Then a channel's money comes from one place alone.
     gasless: bool,
+    /// `None` in tests alone.
+    turn: Option<MutexGuard<'ledger, ()>>,
 }
 
-impl Purse {
+impl<'ledger> Purse<'ledger> {
+    /// Whether the sellers send what the payer signs.
+    pub(super) fn is_gasless(&self) -> bool {
+        self.gasless
+    }
+
     /// Opens a channel with so much: out of the free balance if that is enough.
     pub(super) async fn open(
-        &self,
+        self,
         ledger: &Ledger,
         params: &ChannelParams,
         amount: MicroDollars,
@@ -218,6 +248,9 @@ impl Purse {
                 true => Funds::FreeBalance,
                 false => Funds::Account,
             };
+            // A seller that takes its time keeps nobody else waiting: its money is set aside.
+            let _until_done = ledger.aside.set(params.id(), funds, amount);
+            drop(self.turn);
             return relay::open(ledger, params, amount, funds).await;
         }
         let send = async {
@@ -233,13 +266,17 @@ impl Purse {
         Ok(send.await?.transaction)
     }
 
-    pub(super) async fn look(ledger: &Ledger) -> Result<Self, Error> {
+    /// Waits for its turn and looks what there is, without what orders under way will take.
+    pub(super) async fn look(ledger: &'ledger Ledger) -> Result<Self, Error> {
+        let turn = ledger.purse.lock().await;
         let (chain, payer) = (ledger.wallet.chain(), ledger.wallet.address());
+        let left = |held: MicroDollars, place| held.saturating_sub(ledger.aside.of(place));
         let look = async {
             Ok(Self {
-                free: chain.free_balance(payer).await?,
-                tokens: chain.token_balance(payer).await?,
+                free: left(chain.free_balance(payer).await?, Funds::FreeBalance),
+                tokens: left(chain.token_balance(payer).await?, Funds::Account),
                 gasless: relay::is_needed(ledger).await?,
+                turn: Some(turn),
             })
         };
         look.await
@@ -282,11 +319,12 @@ pub(super) fn explain(error: &ChainError, needed: MicroDollars) -> Error {
 mod tests {
     use super::*;
 
-    fn purse(free: u64, tokens: u64, gasless: bool) -> Purse {
+    fn purse(free: u64, tokens: u64, gasless: bool) -> Purse<'static> {
         Purse {
             free: MicroDollars::new(free),
             tokens: MicroDollars::new(tokens),
             gasless,
+            turn: None,
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 use rialto_protocol::{ChannelId, Domain, MicroDollars, NanoDollars, SigningKey, account::BuyerAccount, offer::Offer};
 use rialto_settlement::Wallet;
 
-use super::{Channel, Sellers, funding};
+use super::{Aside, Channel, Sellers, funding};
 use crate::{
     Config, Error, Store,
     store::{ChannelRow, ChannelStatus, Parties},
@@ -31,8 +31,11 @@ pub(crate) struct Ledger {
     channels: Mutex<HashMap<Parties, Vec<Arc<Channel>>>>,
     /// One transaction at a time for each seller and model.
     gates: Mutex<HashMap<Parties, Arc<tokio::sync::Mutex<()>>>>,
-    /// Held from looking at balances until they are spent, so that two channels never count on the same money.
+    /// Held from looking at balances until they are spent or set aside, so that two channels never count on the same
+    /// money.
     pub(super) purse: tokio::sync::Mutex<()>,
+    /// What signed orders will take that sellers are sending now.
+    pub(super) aside: Aside,
 }
 
 impl Ledger {
@@ -60,6 +63,7 @@ impl Ledger {
             channels: Mutex::default(),
             gates: Mutex::default(),
             purse: tokio::sync::Mutex::default(),
+            aside: Aside::default(),
         };
         for row in ledger.store.live_channels().await? {
             ledger.take_in(&row).await?;
@@ -127,7 +131,7 @@ impl Ledger {
     ) -> Result<Arc<Channel>, Error> {
         let parties = (offer.provider, offer.model);
         // A channel that cannot be filled up must not run dry in the middle of an answer: another is opened before.
-        let reserve = match self.gasless.load(Ordering::Relaxed) {
+        let reserve = match self.relies_on_sellers() {
             true => needed.max(self.config.top_up_below.to_nano()),
             false => needed,
         };
@@ -147,6 +151,12 @@ impl Ledger {
             provided.or_else(|error| ledger.usable(parties, needed).ok_or(error))
         });
         task.await.map_err(|_| Error::Stopping)?
+    }
+
+    /// Whether sellers send this gateway's transactions, as of the last look: then a channel that cannot be opened may be
+    /// their fault.
+    pub(crate) fn relies_on_sellers(&self) -> bool {
+        self.gasless.load(Ordering::Relaxed)
     }
 
     pub(super) fn gate(&self, parties: Parties) -> Arc<tokio::sync::Mutex<()>> {
@@ -173,7 +183,7 @@ impl Ledger {
         let low = channel
             .free()
             .is_some_and(|free| free < self.config.top_up_below.to_nano());
-        let room = channel.funded() < self.config.max_channel && !self.gasless.load(Ordering::Relaxed);
+        let room = channel.funded() < self.config.max_channel && !self.relies_on_sellers();
         if !low || !room || channel.filling.swap(true, Ordering::AcqRel) {
             return;
         }

@@ -1,5 +1,6 @@
 //! Channels: opened on demand, filled when they run low, closed when nobody uses them.
 
+mod aside;
 mod channel;
 mod closing;
 mod funding;
@@ -7,6 +8,7 @@ mod ledger;
 mod relay;
 mod reopen;
 
+use aside::Aside;
 pub(crate) use channel::Channel;
 pub(crate) use ledger::Ledger;
 pub(crate) use relay::Sellers;

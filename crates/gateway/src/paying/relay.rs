@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rialto_network::Node;
+use rialto_network::{Error as NetworkError, Node};
 use rialto_protocol::{
     ChannelParams, Digest, MicroDollars,
     channel::ChannelState,
@@ -13,13 +13,16 @@ use rialto_protocol::{
     wire::{OffersRequest, OffersResponse},
 };
 use rialto_settlement::{Error as ChainError, Funds};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{Ledger, funding};
 use crate::{Book, Error, config::Gas, store::now};
 
 /// For how long an order is good, in seconds: it bounds for how long a seller can sit on it.
 const GOOD_FOR: u64 = 600;
+
+/// How long a seller is waited for. An honest one answers once its transaction is in a block.
+const ANSWER: Duration = Duration::from_secs(20);
 
 /// How long the chain is looked at for what a seller says, or should, have done; and the pause between two looks.
 const LOOK: (Duration, Duration) = (Duration::from_secs(15), Duration::from_millis(100));
@@ -134,7 +137,8 @@ async fn carry(
         }));
     };
     let request = OffersRequest::Relay(Box::new(order));
-    let answer = ledger.sellers.node.offers(&peer, &request).await;
+    let answer = timeout(ANSWER, ledger.sellers.node.offers(&peer, &request)).await;
+    let answer = answer.unwrap_or(Err(NetworkError::Timeout));
     let (transaction, complaint, patience) = match answer {
         Ok(OffersResponse::Relayed { transaction }) => {
             let complaint = "it says that it did, and the chain does not show it".to_owned();

@@ -24,8 +24,16 @@ pub(super) fn is_owed(ledger: &Ledger, channel: &Channel) -> bool {
     channel.params.signer == ledger.session.address() && channel.account().signed() > MicroDollars::ZERO
 }
 
-/// Opens a channel that a reorganisation dropped once more, with what was promised on it and `needed` besides. It has
-/// the same id, so its vouchers and receipts are worth what they were.
+/// Whether the same channel may be opened once more by this gateway's keys. An id opens at most once, so what was sent
+/// or signed for it before can only do the same; another salt could lock the same money up twice.
+pub(super) fn is_repeatable(ledger: &Ledger, channel: &Channel) -> bool {
+    let params = &channel.params;
+    params.signer == ledger.session.address() && params.payer == ledger.wallet.address()
+}
+
+/// Opens a channel that is not on the chain once more, with what was promised on it and `needed` besides: a
+/// reorganisation dropped it, or the first attempt got no answer. It has the same id, so its vouchers and receipts are
+/// worth what they were.
 pub(super) async fn reopen(ledger: &Ledger, channel: &Channel, needed: NanoDollars) -> Result<(), Error> {
     let (committed, signed) = {
         let account = channel.account();
@@ -42,16 +50,18 @@ pub(super) async fn reopen(ledger: &Ledger, channel: &Channel, needed: NanoDolla
             reason: format!("a channel may hold at most {}", ledger.config.max_channel),
         });
     }
-    let wanted = match needed {
-        NanoDollars::ZERO => least,
-        _ => least.max(ledger.config.channel_deposit).min(ledger.config.max_channel),
-    };
-    let _turn = ledger.purse.lock().await;
     let purse = Purse::look(ledger).await?;
+    // A seller sends no order over a channel that is not worth its gas.
+    let wanted = match needed {
+        NanoDollars::ZERO if !purse.is_gasless() => least,
+        // The same amount as at the first attempt: then a wallet goes on with the same transaction.
+        _ => least.max(ledger.config.channel_deposit).max(channel.funded()),
+    };
+    let wanted = wanted.min(ledger.config.max_channel);
     let amount = purse.affordable(least, wanted)?;
     match purse.open(ledger, &channel.params, amount).await {
         Ok(transaction) => {
-            funding::note_funds(ledger, channel, amount).await?;
+            correct_funds(ledger, channel, amount).await?;
             ledger.store.set_channel(channel.id, ChannelStatus::Open, 0).await?;
             channel.set_status(ChannelStatus::Open);
             tracing::info!(channel = %channel.id, %amount, %transaction, "channel opened again");
@@ -63,6 +73,10 @@ pub(super) async fn reopen(ledger: &Ledger, channel: &Channel, needed: NanoDolla
             Ok(())
         }
         Err(OpenError::Unknown(error)) => {
+            // An earlier attempt may have arrived, with another amount.
+            if funding::adopt(ledger, channel).await? {
+                return Ok(());
+            }
             tracing::warn!(channel = %channel.id, %error, "it is not known yet whether a channel was opened again");
             Err(error)
         }
@@ -94,7 +108,8 @@ pub(super) async fn shrink(ledger: &Ledger, channel: &Channel, state: &ChannelSt
     Ok(())
 }
 
-async fn correct_funds(ledger: &Ledger, channel: &Channel, funded: MicroDollars) -> Result<(), Error> {
+/// Notes what the chain says that a channel holds, be it more or less than before.
+pub(super) async fn correct_funds(ledger: &Ledger, channel: &Channel, funded: MicroDollars) -> Result<(), Error> {
     // In memory first: nothing may be signed for on money that is not there.
     channel.account().correct_funded(funded);
     ledger.store.correct_funded(channel.id, funded).await

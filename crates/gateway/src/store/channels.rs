@@ -135,7 +135,7 @@ impl Store {
         self.set_channel(params.id(), ChannelStatus::Open, 0).await
     }
 
-    /// Forgets a channel whose transaction never happened.
+    /// Forgets a channel that nothing was sent for, and no order was given away for.
     pub(crate) async fn forget_channel(&self, channel: ChannelId) -> Result<(), Error> {
         sqlx::query("DELETE FROM channels WHERE id = ? AND status = 'opening' AND signed_micro = 0")
             .bind(channel.0.to_vec())

@@ -219,3 +219,12 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
     store.correct_funded(id, MicroDollars::new(3)).await.unwrap();
     assert_eq!(store.channel(id).await.unwrap().unwrap().funded, MicroDollars::new(3));
 }
+
+#[tokio::test]
+async fn what_is_written_goes_past_the_drives_cache() {
+    let (_folder, store) = store().await;
+    for pragma in ["PRAGMA fullfsync", "PRAGMA checkpoint_fullfsync"] {
+        let (set,): (i64,) = sqlx::query_as(pragma).fetch_one(&store.writer).await.unwrap();
+        assert_eq!(set, 1, "{pragma}");
+    }
+}

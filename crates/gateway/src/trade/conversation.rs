@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use rialto_network::{FrameReceiver, FrameSender};
 use rialto_protocol::{
-    MicroDollars, NanoDollars, SignedVoucher, Usage, Voucher,
+    Address, MicroDollars, NanoDollars, SignedVoucher, Usage, Voucher,
     output::Output,
     ticket::Peer,
     wire::{BuyerFrame, MAX_CATCH_UP, Refusal, RefusalCode, SellerFrame, TradeRequest, proof_digest},
@@ -137,7 +137,7 @@ impl Conversation {
                 .ledger
                 .acquire(offer, &deal.listing, reservation)
                 .await
-                .map_err(cannot_pay)?;
+                .map_err(|error| cannot_pay(&desk, offer.provider, error))?;
             if events.is_closed() {
                 return Err((Error::Stopping, Next::Nobody));
             }
@@ -516,8 +516,12 @@ impl Conversation {
     }
 }
 
-/// Who else could be paid when a channel cannot be opened or filled.
-fn cannot_pay(error: Error) -> Trouble {
+/// Who else could be paid when a channel cannot be opened or filled. A seller that did not send an order is avoided for a
+/// while, like one that is silent.
+fn cannot_pay(desk: &Desk, provider: Address, error: Error) -> Trouble {
+    if desk.ledger.relies_on_sellers() && matches!(error, Error::Settlement(_)) {
+        desk.health.punish(provider, Penalty::Failed);
+    }
     let next = match &error {
         // Another seller may have an open channel.
         Error::ChainUnreachable(_) | Error::Settlement(_) | Error::DepositExhausted { .. } => Next::Another,
