@@ -193,6 +193,10 @@ pub(crate) struct Provide {
     /// Serve Prometheus metrics here.
     #[arg(long, env = "RIALTO_METRICS_LISTEN", value_name = "ADDRESS")]
     pub(crate) metrics_listen: Option<SocketAddr>,
+    /// Sell from here although the account is registered with another node whose records are not here. Only when that
+    /// node never sells again: two receipts with one number cost the whole stake.
+    #[arg(long)]
+    pub(crate) move_here: bool,
 }
 
 /// `rialto gateway`.

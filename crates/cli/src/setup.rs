@@ -177,15 +177,23 @@ async fn chain_id(rpc_urls: &[String]) -> Result<u64> {
     Ok(chain.chain_id().await?)
 }
 
+/// What a provider that starts knows of itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Newcomer {
+    /// By which it is dialled.
+    pub(crate) node: NodeKey,
+    /// Where it says it is.
+    pub(crate) region: Region,
+    /// Whether its records begin now.
+    pub(crate) is_new: bool,
+    /// Whether it is to take the place of a node of the same account whose records it does not have.
+    pub(crate) move_here: bool,
+}
+
 /// Registers a provider with its stake, or brings what the chain says of it up to date.
-pub(crate) async fn enrol(
-    market: &Market,
-    wallet: &Wallet,
-    node: NodeKey,
-    region: Region,
-    stake: MicroDollars,
-) -> Result<()> {
+pub(crate) async fn enrol(market: &Market, wallet: &Wallet, newcomer: Newcomer, stake: MicroDollars) -> Result<()> {
     let account = wallet.address();
+    let Newcomer { node, region, .. } = newcomer;
     let registered = match market.chain.provider_of(account).await {
         Ok(registered) => registered,
         // Somebody who sold here before goes on selling on its open channels while the chain is away.
@@ -201,6 +209,7 @@ pub(crate) async fn enrol(
             wallet.register_provider(stake, node, region, Digest::default()).await?;
         }
         Some(known) => {
+            may_take_over(account, known.node, &newcomer)?;
             fund(
                 &market.chain,
                 market.ticket.chain_id,
@@ -215,4 +224,50 @@ pub(crate) async fn enrol(
         }
     }
     Ok(())
+}
+
+/// Refuses to sell with an account that sold from elsewhere without the records of that: two receipts with one number
+/// cost the whole stake.
+fn may_take_over(account: Address, registered: NodeKey, newcomer: &Newcomer) -> Result<()> {
+    if registered == newcomer.node || !newcomer.is_new || newcomer.move_here {
+        return Ok(());
+    }
+    bail!(
+        "the account {account} is registered with another node, and this data directory has no records of what it sold: \
+         if that node still runs, or its data directory still exists, sell from there; if it is gone for good, start \
+         with --move-here, which serves only channels that are opened from now on"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_that_sold_elsewhere_is_taken_over_only_with_its_records_or_when_told() {
+        let newcomer = Newcomer {
+            node: NodeKey([1; 32]),
+            region: Region::default(),
+            is_new: true,
+            move_here: false,
+        };
+        let other = NodeKey([2; 32]);
+        let may = |registered, newcomer: Newcomer| may_take_over(Address::default(), registered, &newcomer).is_ok();
+        assert!(!may(other, newcomer));
+        assert!(may(newcomer.node, newcomer));
+        assert!(may(
+            other,
+            Newcomer {
+                is_new: false,
+                ..newcomer
+            }
+        ));
+        assert!(may(
+            other,
+            Newcomer {
+                move_here: true,
+                ..newcomer
+            }
+        ));
+    }
 }

@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -72,6 +75,8 @@ pub(crate) struct Channel {
     pub(crate) reconciling: tokio::sync::Mutex<()>,
     /// Held from asking the chain about this channel until its answer is taken in, so that no older answer comes last.
     pub(crate) refreshing: tokio::sync::Mutex<()>,
+    /// Whether the next correction is not to be put off.
+    overdue: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -144,6 +149,7 @@ impl Channel {
             seller,
             reconciling: tokio::sync::Mutex::new(()),
             refreshing: tokio::sync::Mutex::new(()),
+            overdue: AtomicBool::new(false),
         }
     }
 
@@ -333,11 +339,34 @@ impl Channel {
     /// Takes in what the chain says of a block that is followed: only that counts, and everything may be less than it
     /// was. Returns whether it was.
     pub(crate) fn correct(&self, seen: Seen) -> (bool, Commit) {
+        self.overdue.store(false, Ordering::Relaxed);
         let mut ledger = self.lock();
         let (before, state) = (ledger.state, seen.state);
         ledger.correct(seen);
         let less = state.funded < before.funded || state.redeemed < before.redeemed || (before.closed && !state.closed);
         (less, self.store.submit(vec![Write::State(self.id, state)]))
+    }
+
+    /// Whether a correction may be put off, which it may once; the next [`Self::correct`] makes it so again.
+    pub(crate) fn may_wait(&self) -> bool {
+        !self.overdue.swap(true, Ordering::Relaxed)
+    }
+
+    /// The next correction is not to be put off.
+    pub(crate) fn must_not_wait(&self) {
+        self.overdue.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a close would lose something: what is not claimed yet, or work that is under way.
+    pub(crate) fn has_more(&self) -> bool {
+        let ledger = self.lock();
+        let claimable = ledger
+            .account
+            .claim()
+            .map(|claim| claim.amount.min(ledger.state.funded));
+        claimable.is_some_and(|amount| amount > ledger.state.redeemed)
+            || !ledger.orphans.is_empty()
+            || !ledger.live.is_empty()
     }
 
     /// Whether the chain may be asked again because a voucher is over more than the channel is known to hold.

@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     Error,
+    birth::Birth,
     channel::{Channel, Seen, Seller},
     clock,
     config::Trust,
@@ -34,18 +35,25 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Advice while the chain is away, in milliseconds.
 const CHAIN_AWAY_RETRY: u64 = 5_000;
 
+/// A channel that was found closed so many seconds before a start is looked at again: the block that said so may have
+/// been replaced before it was followed.
+const CLOSED_JUST_NOW: u64 = 600;
+
 /// The channels that this provider serves.
 pub(crate) struct Channels {
     chain: Chain,
     store: Store,
     seller: Arc<Seller>,
     trust: Trust,
+    birth: Birth,
     known: RwLock<HashMap<ChannelId, Arc<Channel>>>,
     /// Closed channels on which work may still be ending: one that is opened again by a reorganisation must be the
     /// same, or two receipts would get one number.
     retired: Mutex<HashMap<ChannelId, Weak<Channel>>>,
     /// Channels of which something was learnt that is not of a block that is followed; see [`Self::take_unsure`].
     unsure: Mutex<BTreeSet<ChannelId>>,
+    /// Held while a closed channel is opened again, so that there is only ever one of it.
+    reviving: tokio::sync::Mutex<()>,
     /// Wakes the watcher.
     redeemed: Notify,
     lookups: Semaphore,
@@ -74,17 +82,32 @@ impl Channels {
                 known.insert(channel.id(), Arc::new(channel));
             }
         }
+        let closed = store.closed_since(clock::now().saturating_sub(CLOSED_JUST_NOW)).await?;
+        let unsure = closed.iter().map(|stored| stored.params.id()).collect();
         Ok(Self {
+            birth: Birth::new(chain.clone(), store.clone()),
             chain,
             store,
             seller,
             trust,
             known: RwLock::new(known),
             retired: Mutex::default(),
-            unsure: Mutex::default(),
+            unsure: Mutex::new(unsure),
+            reviving: tokio::sync::Mutex::default(),
             redeemed: Notify::new(),
             lookups: Semaphore::new(LOOKUPS),
         })
+    }
+
+    /// Notes since when this store sells, if it is new. While the chain is away that waits for the first look-up.
+    pub(crate) async fn be_born(&self) -> Result<(), Error> {
+        match self.birth.block().await {
+            Err(Error::Chain(error)) => {
+                warn!(%error, "since when this store sells is not known yet");
+                Ok(())
+            }
+            other => other.map(drop),
+        }
     }
 
     /// A channel that is known already.
@@ -128,14 +151,21 @@ impl Channels {
             let _permit = self.lookups.acquire().await.map_err(|_| away())?;
             let stored = self.store.stored_channel(&id).await;
             let stored = stored.map_err(|error| refusal::internal(&error))?;
-            let seen = self.see(&id, None).await.map_err(|error| {
+            let unreadable = |error: Error| {
                 debug!(channel = %id, %error, "a channel could not be looked up");
                 away()
-            })?;
+            };
+            let seen = self.see(&id, None).await.map_err(unreadable)?;
+            serving(&seen.state)?;
+            if stored.is_none() && !self.is_new(params, &seen.state).await.map_err(unreadable)? {
+                warn!(channel = %id, "a channel that is older than this store is not served, its receipts are not known");
+                return Err(unknown(
+                    "this provider has no records of the channel, which is older than they are: close it and open another",
+                ));
+            }
             Ok::<_, Refusal>((stored, seen))
         };
         let (stored, seen) = tokio::time::timeout(PATIENCE, look).await.map_err(|_| away())??;
-        serving(&seen.state)?;
         let channel = match stored {
             // It was closed once: nothing of it may be forgotten, or receipts would get their numbers twice.
             Some(_) => self.revive(id, seen).await.map_err(|error| refusal::internal(&error))?,
@@ -143,6 +173,11 @@ impl Channels {
         };
         self.doubt(id);
         Ok(channel)
+    }
+
+    /// Whether a channel that the store does not know cannot have any receipt yet.
+    async fn is_new(&self, params: &ChannelParams, state: &ChannelState) -> Result<bool, Error> {
+        Ok(state.redeemed == MicroDollars::ZERO && self.birth.precedes(params).await?)
     }
 
     fn insert(&self, params: ChannelParams, id: ChannelId, seen: Seen) -> Arc<Channel> {
@@ -162,23 +197,47 @@ impl Channels {
 
     /// A channel that was closed and is open again, with all that is known of it.
     async fn revive(&self, id: ChannelId, seen: Seen) -> Result<Arc<Channel>, Error> {
-        // Whatever was still being written about it is read back.
-        self.store.flush().await?;
-        let stored = self.store.stored_channel(&id).await?;
-        let stored = stored.ok_or(Error::Corrupt("a channel that was stored is not"))?;
+        let one = self.reviving.lock().await;
+        // Held from here on: work that still ends on it may write more while the store is read.
+        let alive = self.get(&id).or_else(|| self.retired(&id));
+        let channel = match alive {
+            Some(channel) => channel,
+            None => {
+                // Whatever was still being written about it is read back.
+                self.store.flush().await?;
+                let stored = self.store.stored_channel(&id).await?;
+                let stored = stored.ok_or(Error::Corrupt("a channel that was stored is not"))?;
+                Arc::new(self.restored(stored))
+            }
+        };
         let channel = {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-            let restore = || {
-                let alive = retired.remove(&id).and_then(|channel| channel.upgrade());
-                alive.unwrap_or_else(|| Arc::new(self.restored(stored)))
-            };
-            known.entry(id).or_insert_with(restore).clone()
+            known.entry(id).or_insert(channel).clone()
         };
+        drop(one);
         info!(channel = %id, "a closed channel is open again");
         let (_, commit) = channel.correct(seen);
         commit.durable().await?;
         Ok(channel)
+    }
+
+    /// A closed channel on which work is still ending.
+    fn retired(&self, id: &ChannelId) -> Option<Arc<Channel>> {
+        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.get(id).and_then(Weak::upgrade)
+    }
+
+    /// Looks, at a block that is followed, whether a channel that the store knows and that was found closed is open.
+    /// Does nothing about channels that the store does not know.
+    pub(crate) async fn reopen(&self, id: ChannelId, block: u64) -> Result<(), Error> {
+        if self.store.stored_channel(&id).await?.is_none() {
+            return Ok(());
+        }
+        let seen = self.see(&id, Some(block)).await?;
+        if !seen.state.closed {
+            self.revive(id, seen).await?;
+        }
+        Ok(())
     }
 
     fn restored(&self, stored: StoredChannel) -> Channel {
@@ -205,16 +264,14 @@ impl Channels {
         Ok(Seen { state, trusted })
     }
 
-    /// Asks the chain about a known channel and takes its answer in.
+    /// Asks the chain about a known channel and takes its answer in. One that is closed stays known until a block that
+    /// is followed says so too: see [`Self::correct`].
     pub(crate) async fn refresh(&self, channel: &Channel) -> Result<(), Error> {
         let order = channel.refreshing.lock().await;
         let seen = self.see(&channel.id(), None).await?;
         let commit = channel.refresh(seen);
         self.doubt(channel.id());
         drop(order);
-        if seen.state.closed {
-            self.retire(&channel.id(), &seen.state);
-        }
         commit.durable().await
     }
 
@@ -234,11 +291,11 @@ impl Channels {
 
     /// Asks the chain about a channel at a block that is followed: if that block is replaced, it is noticed. Unlike an
     /// answer of [`Self::refresh`], which may be from a block that was replaced before anybody followed it, this one
-    /// counts even where it is less than what is known.
+    /// counts even where it is less than what is known. If something newer was learnt meanwhile it is left for the next
+    /// look, but only once in a row and never after a reorganisation: what is gone must not go on counting.
     pub(crate) async fn correct(&self, channel: &Channel, block: u64) -> Result<(), Error> {
         let order = channel.refreshing.lock().await;
-        if self.unsure().contains(&channel.id()) {
-            // Something newer was learnt meanwhile, perhaps of a block that is not followed yet: at the next look.
+        if self.unsure().contains(&channel.id()) && channel.may_wait() {
             return Ok(());
         }
         let seen = self.see(&channel.id(), Some(block)).await?;
@@ -281,6 +338,14 @@ impl Channels {
     /// Notes that a channel is to be looked at again, at a block that is followed.
     pub(crate) fn doubt(&self, id: ChannelId) {
         self.unsure().insert(id);
+    }
+
+    /// As [`Self::doubt_all`], after a reorganisation: the next correction of each channel does not wait.
+    pub(crate) fn distrust_all(&self) {
+        for channel in self.all() {
+            channel.must_not_wait();
+        }
+        self.doubt_all();
     }
 
     /// As [`Self::doubt`], for every channel.

@@ -16,7 +16,7 @@ use rialto_settlement::{Confirmed, Error as ChainError, Wallet};
 use tokio::{sync::OnceCell, time::Instant};
 use tracing::{info, warn};
 
-use crate::{config::RelayPolicy, room::Room};
+use crate::{claim::Orders, config::RelayPolicy, room::Room};
 
 /// Over which orders are counted.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -28,6 +28,8 @@ const RETRY: u64 = 5_000;
 pub(crate) struct Courier {
     wallet: Wallet,
     room: Arc<Room>,
+    /// Wakes the claiming task.
+    claims: Orders,
     /// The stablecoin's domain never changes.
     token: OnceCell<TokenDomain>,
     log: Arc<Mutex<Log>>,
@@ -74,10 +76,11 @@ impl Log {
 }
 
 impl Courier {
-    pub(crate) fn new(wallet: Wallet, room: Arc<Room>) -> Self {
+    pub(crate) fn new(wallet: Wallet, room: Arc<Room>, claims: Orders) -> Self {
         Self {
             wallet,
             room,
+            claims,
             token: OnceCell::new(),
             log: Arc::default(),
         }
@@ -115,25 +118,36 @@ impl Courier {
         let _turn = self.turn(signed.order.payer(), &policy)?;
         let sent = match &signed.order {
             Order::RequestClose { channel, .. } => self.close(signed, channel, &policy).await,
-            _ => self.wallet.relay(signed, policy.max_cost).await,
+            _ => {
+                let sent = self.wallet.relay(signed, policy.max_cost).await;
+                sent.map_err(|error| refusal(&error))
+            }
         };
         sent.map(|confirmed| confirmed.transaction)
-            .map_err(|error| refusal(&error))
     }
 
     /// Asks the escrow to close a channel, or closes it if that was asked for long enough ago. Between the two, what is
-    /// earned is claimed as after any request to close.
+    /// earned is claimed as after any request to close; a close that would lose some of it waits for that.
     async fn close(
         &self,
         signed: &SignedOrder,
         channel: &ChannelParams,
         policy: &RelayPolicy,
-    ) -> Result<Confirmed, ChainError> {
-        let state = self.wallet.chain().channel(channel.id()).await?;
-        if state.closes_at == 0 {
-            return self.wallet.relay(signed, policy.max_cost).await;
-        }
-        self.wallet.finalize_close(channel).await
+    ) -> Result<Confirmed, Refusal> {
+        let state = self.wallet.chain().channel(channel.id()).await;
+        let state = state.map_err(|error| refusal(&error))?;
+        let sent = if state.closes_at == 0 {
+            self.wallet.relay(signed, policy.max_cost).await
+        } else {
+            let known = self.room.channels.get(&channel.id());
+            if known.is_some_and(|known| known.has_more()) {
+                self.claims.closing();
+                let words = "what is earned on the channel is claimed first";
+                return Err(Refusal::new(RefusalCode::Busy, words).with_retry_after(RETRY));
+            }
+            self.wallet.finalize_close_within(channel, policy.max_cost).await
+        };
+        sent.map_err(|error| refusal(&error))
     }
 
     /// Whether it is an order that this provider gains from.

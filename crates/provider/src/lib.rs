@@ -4,6 +4,7 @@
 //! sides safe: a voucher is on disk before the work that it pays for is released, and a receipt is on disk before the
 //! buyer sees it. Everything the ledgers need is restored from the store after a crash.
 
+mod birth;
 mod channel;
 mod channels;
 mod claim;

@@ -133,6 +133,7 @@ impl Provider {
         });
         let (store, writer) = Store::open(&parts.store).await?;
         let channels = Arc::new(Channels::restore(chain.clone(), store.clone(), seller, parts.config.trust).await?);
+        channels.be_born().await?;
         let changed = Arc::new(Notify::new());
         let (closing, cut, stop) = (
             CancellationToken::new(),
@@ -177,7 +178,7 @@ impl Provider {
             changed,
             latest: Mutex::new(Vec::new()),
         });
-        let courier = Arc::new(Courier::new(parts.wallet, room.clone()));
+        let courier = Arc::new(Courier::new(parts.wallet, room.clone(), orders.clone()));
         let serving = serve::run(
             room.clone(),
             parts.node.clone(),

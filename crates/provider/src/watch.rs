@@ -26,6 +26,9 @@ const NEXT_BLOCK: &str = "next_block";
 /// Between two looks at every channel, whatever the events say.
 const RECHECK: Duration = Duration::from_secs(600);
 
+/// The same while the events cannot be followed: a request to close must not stay hidden for longer than it takes.
+const RECHECK_FAILING: Duration = Duration::from_secs(30);
+
 /// A channel that was found closed in this many seconds is looked at again after a reorganisation. No chain replaces
 /// blocks of yesterday.
 const CLOSED_LATELY: u64 = 24 * 3_600;
@@ -60,6 +63,9 @@ impl Watcher {
                 }
                 Err(error) => debug!(%error, "the chain cannot be watched"),
             }
+            if !reachable && self.is_due(RECHECK_FAILING) {
+                self.recheck().await;
+            }
             self.metrics.chain_reachable.set(i64::from(reachable));
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -69,9 +75,21 @@ impl Watcher {
         }
     }
 
+    /// Asks the chain about every channel without following it.
+    async fn recheck(&self) {
+        for channel in self.channels.all() {
+            if let Err(error) = self.channels.refresh(&channel).await {
+                debug!(channel = %channel.id(), %error, "a channel could not be refreshed");
+            }
+            if channel.state().closes_at != 0 {
+                self.orders.closing();
+            }
+        }
+    }
+
     /// Goes on to the newest block, and looks at every channel of which something was learnt.
     async fn look(&self) -> Result<(), Error> {
-        if self.is_due() {
+        if self.is_due(RECHECK) {
             self.channels.doubt_all();
         }
         // Before the way to the newest block: what was learnt until now is of that block or of an older one.
@@ -88,6 +106,9 @@ impl Watcher {
         let trail = self.follow(unsure).await?;
         let Some(block) = trail.end() else { return Ok(()) };
         while let Some(id) = unsure.first().copied() {
+            if self.channels.get(&id).is_none() {
+                self.channels.reopen(id, block).await?;
+            }
             if let Some(channel) = self.channels.get(&id) {
                 self.channels.correct(&channel, block).await?;
                 let closes_at = channel.state().closes_at;
@@ -137,9 +158,9 @@ impl Watcher {
     }
 
     /// Whether every channel is to be looked at, as it is from time to time whatever the events say.
-    fn is_due(&self) -> bool {
+    fn is_due(&self, interval: Duration) -> bool {
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = checked.is_none_or(|last| last.elapsed() >= RECHECK);
+        let due = checked.is_none_or(|last| last.elapsed() >= interval);
         if due {
             *checked = Some(Instant::now());
         }
@@ -160,7 +181,7 @@ impl Watcher {
             false => clock::now().saturating_sub(CLOSED_LATELY),
         };
         self.channels.correct_closed(since).await?;
-        self.channels.doubt_all();
+        self.channels.distrust_all();
         Ok(())
     }
 

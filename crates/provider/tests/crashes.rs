@@ -349,3 +349,33 @@ async fn money_that_may_still_be_taken_back_counts_only_up_to_a_limit() {
     buyer.whole(200).await.receipt();
     provider.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_lost_store_signs_no_second_receipt_on_a_channel_that_it_forgot() {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let (provider, peer) = market.sell(&market.store(), config()).await;
+    let mut buyer = market.buyer(1, FUNDED, peer).await;
+    buyer.whole(50).await.receipt();
+    provider.shutdown().await;
+
+    let empty = market.folder.path().join("empty.db");
+    let (provider, peer) = market.sell(&empty, config()).await;
+    buyer.to = peer.clone();
+    let forgotten = buyer.whole(10).await.refusal();
+    assert_eq!(forgotten.code, RefusalCode::UnknownChannel);
+    assert!(forgotten.message.contains("no records"), "{forgotten}");
+    let mut newcomer = market.buyer(2, FUNDED, peer.clone()).await;
+    assert_eq!(newcomer.whole(10).await.receipt().receipt.sequence, 1);
+    // Once no node has the state of so long ago, the logs say it.
+    let mut late = market.buyer(3, FUNDED, peer.clone()).await;
+    market.anvil.rpc("anvil_mine", &["0x64"]);
+    assert_eq!(late.whole(10).await.receipt().receipt.sequence, 1);
+    assert_eq!(buyer.whole(10).await.refusal().code, RefusalCode::UnknownChannel);
+    provider.shutdown().await;
+
+    // The store that knows the channel goes on with it.
+    let (provider, peer) = market.sell(&market.store(), config()).await;
+    buyer.to = peer;
+    assert_eq!(buyer.whole(10).await.receipt().receipt.sequence, 2);
+    provider.shutdown().await;
+}

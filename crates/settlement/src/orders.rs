@@ -175,7 +175,18 @@ impl Wallet {
     /// transaction; whatever would be refused, or is too dear, is not sent.
     pub async fn relay(&self, signed: &SignedOrder, max_cost: u128) -> Result<Confirmed, Error> {
         self.check_order(signed).await?;
-        let input = calldata(signed)?;
+        self.send_within(calldata(signed)?, max_cost).await
+    }
+
+    /// As [`Self::finalize_close`] for somebody else, if its gas does not cost more than `max_cost` wei. It is tried
+    /// first, as in [`Self::relay`].
+    pub async fn finalize_close_within(&self, params: &ChannelParams, max_cost: u128) -> Result<Confirmed, Error> {
+        let params = self.of_market(params)?;
+        let input = Escrow::finalizeCloseCall { params }.abi_encode();
+        self.send_within(input.into(), max_cost).await
+    }
+
+    async fn send_within(&self, input: Bytes, max_cost: u128) -> Result<Confirmed, Error> {
         let needed = self.estimate(input.clone()).await?;
         if needed.cost > max_cost {
             let gas = u128::from(needed.gas.max(1));

@@ -51,7 +51,13 @@ pub(crate) async fn run(settings: &Settings, options: &args::Provide) -> Result<
         Some(text) => MicroDollars::from_dollars(text).context("`provider.stake`: dollars, such as 100")?,
         None => DEFAULT_STAKE,
     };
-    setup::enrol(&market, &wallet, node.key(), region, stake).await?;
+    let newcomer = setup::Newcomer {
+        node: node.key(),
+        region,
+        is_new: !settings.dir.path(STORE).exists(),
+        move_here: options.move_here,
+    };
+    setup::enrol(&market, &wallet, newcomer, stake).await?;
     let listings = listings(settings, options, &market, &node, &wallet).await?;
     let names: Vec<String> = listings.iter().map(|listing| listing.manifest.listing()).collect();
 

@@ -369,3 +369,28 @@ async fn what_a_buyer_that_stays_away_had_for_certain_is_billed_and_claimed() {
     assert_eq!(store.receipts_after(&params().id(), 0, 9).await.unwrap(), settled);
     store.close(writer).await;
 }
+
+#[tokio::test]
+async fn a_close_waits_for_work_and_claims_and_a_correction_waits_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut world = World::new(&folder.path().join("provider.db")).await;
+    assert!(!world.channel.has_more());
+    let live = world.channel.begin(RequestId([9; 32])).unwrap();
+    assert!(world.channel.has_more(), "work is under way");
+    drop(live);
+    assert!(!world.channel.has_more());
+    world.cover(0, 8).await;
+    world.settle(0, 8).await;
+    assert!(world.channel.has_more(), "something is to be claimed");
+    let redeemed = world.channel.claim().unwrap().amount;
+    drop(world.channel.note_redeemed(redeemed));
+    assert!(!world.channel.has_more());
+
+    assert!(world.channel.may_wait());
+    assert!(!world.channel.may_wait(), "not twice in a row");
+    drop(world.channel.correct(seen(world.state)));
+    assert!(world.channel.may_wait());
+    drop(world.channel.correct(seen(world.state)));
+    world.channel.must_not_wait();
+    assert!(!world.channel.may_wait(), "never after a reorganisation");
+}

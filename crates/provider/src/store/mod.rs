@@ -158,6 +158,9 @@ impl Store {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // Without these macOS leaves what was synced in the disk's own cache; elsewhere they do nothing.
+            .pragma("fullfsync", "1")
+            .pragma("checkpoint_fullfsync", "1")
             .busy_timeout(Duration::from_secs(10));
         create(path).map_err(sqlx::Error::from)?;
         let mut connection = sqlx::ConnectOptions::connect(&options).await?;

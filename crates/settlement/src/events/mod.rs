@@ -9,13 +9,16 @@ use alloy::{
 use rialto_protocol::{Address, ChannelId, ChannelParams, Digest, MicroDollars};
 
 pub(crate) use self::decode::kind;
-use crate::{Chain, Error, abi, bindings::Escrow};
+use crate::{Chain, Error, abi, bindings::Escrow, rpc::Failure};
 
-/// Blocks that one question to the node covers.
+/// Blocks that one question to the node covers, unless it refuses so many.
 const BLOCKS_PER_QUESTION: u64 = 1_000;
 
 /// Blocks that one call of [`Chain::events`] covers at most.
 pub const MAX_EVENT_BLOCKS: u64 = 10 * BLOCKS_PER_QUESTION;
+
+/// Questions that are answered before the next one is wider again.
+const ANSWERS_TO_WIDEN: u32 = 16;
 
 /// Something that the escrow did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +144,13 @@ impl EventKind {
     /// escrow's stablecoin, which channels' ids are made of.
     pub fn of_log(log: &alloy::primitives::Log, token: Address) -> Result<Self, Error> {
         let inner = log.clone();
-        kind(&Log { inner, ..Log::default() }, token)
+        kind(
+            &Log {
+                inner,
+                ..Log::default()
+            },
+            token,
+        )
     }
 }
 
@@ -153,20 +162,26 @@ pub(crate) async fn read(chain: &Chain, from_block: u64) -> Result<(Vec<ChainEve
     Ok((events, from_block.max(end.saturating_add(1))))
 }
 
-/// The events of these blocks, both included, in order.
-pub(crate) async fn read_range(chain: &Chain, from_block: u64, end: u64) -> Result<Vec<ChainEvent>, Error> {
-    let mut events = Vec::new();
-    let mut first = from_block;
-    while first <= end {
-        let last = end.min(first.saturating_add(BLOCKS_PER_QUESTION - 1));
-        question(chain, first, last, &mut events).await?;
-        first = last.saturating_add(1);
+impl Chain {
+    /// Whether the escrow logged that a channel was opened in these blocks, both included.
+    pub async fn was_opened(&self, params: &ChannelParams, first: u64, last: u64) -> Result<bool, Error> {
+        let filter = Filter::new()
+            .address(abi::to_evm(self.contracts().escrow))
+            .event_signature(vec![
+                Escrow::Opened::SIGNATURE_HASH,
+                Escrow::DepositedAndOpened::SIGNATURE_HASH,
+            ])
+            .topic1(abi::to_evm(params.payer).into_word())
+            .topic2(abi::to_evm(params.provider).into_word());
+        let events = questions(self, &filter, first, last).await?;
+        Ok(events
+            .iter()
+            .any(|event| matches!(&event.kind, EventKind::Opened { params: opened, .. } if opened == params)))
     }
-    events.sort_by_key(|event| (event.block, event.index));
-    Ok(events)
 }
 
-async fn question(chain: &Chain, first: u64, last: u64, events: &mut Vec<ChainEvent>) -> Result<(), Error> {
+/// The events of these blocks, both included, in order.
+pub(crate) async fn read_range(chain: &Chain, from_block: u64, end: u64) -> Result<Vec<ChainEvent>, Error> {
     let filter = Filter::new()
         .address(abi::to_evm(chain.contracts().escrow))
         .event_signature(vec![
@@ -183,18 +198,75 @@ async fn question(chain: &Chain, first: u64, last: u64, events: &mut Vec<ChainEv
             Escrow::FeesClaimed::SIGNATURE_HASH,
             Escrow::Paused::SIGNATURE_HASH,
             Escrow::Unpaused::SIGNATURE_HASH,
-        ])
-        .from_block(first)
-        .to_block(last);
-    let logs: Vec<Log> = chain.link.rpc.request("eth_getLogs", (filter,)).await?;
-    for log in logs {
-        let event = event(chain, &log)?;
-        if !(first..=last).contains(&event.block) {
-            return Err(Error::corrupt("a log from a block that was not asked for"));
+        ]);
+    questions(chain, &filter, from_block, end).await
+}
+
+async fn questions(chain: &Chain, filter: &Filter, from_block: u64, end: u64) -> Result<Vec<ChainEvent>, Error> {
+    let mut span = Span::default();
+    let mut events = Vec::new();
+    let mut first = from_block;
+    while first <= end {
+        let last = end.min(first.saturating_add(span.blocks - 1));
+        let asked = filter.clone().from_block(first).to_block(last);
+        let logs: Vec<Log> = match chain.link.rpc.request("eth_getLogs", (asked,)).await {
+            Ok(logs) => logs,
+            Err(failure) if span.is_too_wide(&failure, first, last) => continue,
+            Err(failure) => return Err(failure.into()),
+        };
+        for log in logs {
+            let event = event(chain, &log)?;
+            if !(first..=last).contains(&event.block) {
+                return Err(Error::corrupt("a log from a block that was not asked for"));
+            }
+            events.push(event);
         }
-        events.push(event);
+        span.answered();
+        first = last.saturating_add(1);
     }
-    Ok(())
+    events.sort_by_key(|event| (event.block, event.index));
+    Ok(events)
+}
+
+/// How many blocks the next question covers. Nodes have limits of their own, in blocks, logs or bytes, and words of
+/// their own for them.
+#[derive(Debug)]
+struct Span {
+    blocks: u64,
+    /// Answers since it was changed.
+    answers: u32,
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self {
+            blocks: BLOCKS_PER_QUESTION,
+            answers: 0,
+        }
+    }
+}
+
+impl Span {
+    /// Halves it after a refusal; `false` if it was none, or if not even one block is answered for.
+    fn is_too_wide(&mut self, failure: &Failure, first: u64, last: u64) -> bool {
+        // Corrupt is what an answer of too many bytes is.
+        let refused = matches!(failure, Failure::Refused { .. } | Failure::Corrupt(_));
+        let halve = refused && last > first;
+        if halve {
+            self.blocks = ((last - first).saturating_add(1) / 2).max(1);
+            self.answers = 0;
+        }
+        halve
+    }
+
+    /// Widens it again after a while: one crowded block must not make all that follow slow.
+    fn answered(&mut self) {
+        self.answers += 1;
+        if self.answers >= ANSWERS_TO_WIDEN {
+            self.blocks = self.blocks.saturating_mul(2).min(BLOCKS_PER_QUESTION);
+            self.answers = 0;
+        }
+    }
 }
 
 fn event(chain: &Chain, log: &Log) -> Result<ChainEvent, Error> {
@@ -210,4 +282,56 @@ fn event(chain: &Chain, log: &Log) -> Result<ChainEvent, Error> {
         transaction: abi::digest(transaction),
         kind: kind(log, chain.contracts().token)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Asks for blocks as [`questions`] does; gives the answered spans, or `None` when it fails.
+    fn ask(end: u64, most: impl Fn(u64, u64) -> bool) -> Option<(Vec<(u64, u64)>, usize)> {
+        let refusal = Failure::Refused {
+            code: -32_000,
+            message: "query returned more than 10000 results".into(),
+            data: None,
+        };
+        let (mut span, mut first, mut answered, mut refused) = (Span::default(), 0, Vec::new(), 0);
+        while first <= end {
+            let last = end.min(first + span.blocks - 1);
+            if most(first, last) {
+                span.answered();
+                answered.push((first, last));
+                first = last + 1;
+            } else if span.is_too_wide(&refusal, first, last) {
+                refused += 1;
+            } else {
+                return None;
+            }
+        }
+        Some((answered, refused))
+    }
+
+    #[test]
+    fn a_node_that_refuses_wide_questions_is_asked_narrower_ones_down_to_a_block() {
+        let (all, refused) = ask(9_999, |_, _| true).unwrap();
+        assert_eq!((all.len(), refused), (10, 0));
+        for limit in [1, 10, 500] {
+            let (all, refused) = ask(9_999, |first, last| last - first < limit).unwrap();
+            assert!(
+                all.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0),
+                "none is left out"
+            );
+            assert_eq!((all[0].0, all[all.len() - 1].1), (0, 9_999));
+            assert!(refused <= 10 + all.len() / 16, "{limit}: {refused} of {}", all.len());
+        }
+        // One crowded block does not make the rest slow.
+        let (all, _) = ask(9_999, |first, last| first == last || !(first..=last).contains(&77)).unwrap();
+        assert!(all.len() < 250, "{}", all.len());
+        assert!(
+            ask(9_999, |_, last| last < 5_000).is_none(),
+            "a block is refused for good"
+        );
+        let silence = Failure::NoAnswer(String::new());
+        assert!(!Span::default().is_too_wide(&silence, 0, 9), "the chain is away");
+    }
 }
