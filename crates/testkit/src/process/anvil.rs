@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpListener,
+    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -25,6 +26,8 @@ impl Anvil {
             .args(["--port", &port.to_string(), "--silent"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            // The program of the npm package is a script that starts the real one, which outlives it: they end together.
+            .process_group(0)
             .spawn()
             .context("anvil does not start: `npm ci` in contracts/ installs it")?;
         let anvil = Self {
@@ -49,7 +52,8 @@ impl Anvil {
 
 impl Drop for Anvil {
     fn drop(&mut self) {
-        drop(self.child.kill());
+        let group = format!("-{}", self.child.id());
+        drop(Command::new("kill").args(["-KILL", "--", &group]).status());
         drop(self.child.wait());
     }
 }
