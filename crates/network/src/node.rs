@@ -138,9 +138,7 @@ impl Node {
             OffersRequest::Relay(_) => RELAY_TIMEOUT,
             OffersRequest::Announce(_) | OffersRequest::Browse => OFFERS_TIMEOUT,
         };
-        tokio::time::timeout(patience, call)
-            .await
-            .map_err(|_| Error::Timeout)?
+        tokio::time::timeout(patience, call).await.map_err(|_| Error::Timeout)?
     }
 
     /// The next call of a peer; `None` once the node is closed.

@@ -1,6 +1,10 @@
 //! Stake in and out, what is taken of it, and royalties that change: on anvil and on the development chain.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends where it cannot go on")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where it cannot go on"
+)]
 
 mod anvil;
 
