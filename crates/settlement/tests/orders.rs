@@ -8,52 +8,15 @@
 )]
 
 mod anvil;
+mod node;
 
-use anvil::{Anvil, CHALLENGE, key, manifest, options, rich, usd};
-use rialto_devchain::{Config, DEFAULT_CHAIN_ID, Devchain};
+use anvil::{CHALLENGE, key, manifest, options, rich, usd};
+use node::Node;
 use rialto_protocol::{ChannelParams, MicroDollars, channel::ChannelState, order::Order, order::SignedOrder};
 use rialto_settlement::{Chain, Error, Funds, Wallet, deploy, fund_native};
-use serde_json::{Value, json};
 
 /// More than any relaying costs here.
 const DEAR: u128 = 10u128.pow(18);
-
-/// A chain of either kind; it ends with the test.
-enum Node {
-    Anvil(Anvil),
-    Devchain(Devchain),
-}
-
-impl Node {
-    async fn both() -> [Self; 2] {
-        let config = Config {
-            data_dir: None,
-            listen: ([127, 0, 0, 1], 0).into(),
-            chain_id: DEFAULT_CHAIN_ID,
-        };
-        [
-            Self::Anvil(Anvil::start()),
-            Self::Devchain(Devchain::start(config).await.unwrap()),
-        ]
-    }
-
-    fn url(&self) -> String {
-        match self {
-            Self::Anvil(anvil) => anvil.url(),
-            Self::Devchain(chain) => chain.rpc_url(),
-        }
-    }
-
-    async fn travel(&self, seconds: u64) {
-        for (method, params) in [("evm_increaseTime", json!([seconds])), ("evm_mine", json!([]))] {
-            let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-            let client = reqwest::Client::builder().no_proxy().build().unwrap();
-            let response = client.post(self.url()).json(&request).send().await.unwrap();
-            let answer: Value = response.json().await.unwrap();
-            assert!(answer["error"].is_null(), "{method}: {answer}");
-        }
-    }
-}
 
 /// A buyer with a thousand dollars and no coin, and a relay with coins and no dollar.
 struct Stage {

@@ -7,9 +7,10 @@
 )]
 
 mod anvil;
+mod node;
 
-use anvil::{Anvil, NOBODY, ROYALTY_BPS, key, manifest, rich, usd};
-use rialto_devchain::{Config, DEFAULT_CHAIN_ID, Devchain};
+use anvil::{NOBODY, ROYALTY_BPS, key, manifest, rich, usd};
+use node::Node;
 use rialto_protocol::{
     Address, ChannelId, Digest, MicroDollars, ModelId, NanoDollars, NodeKey, Receipt, ReceiptStatus, ReceiptsHead,
     Region, RequestId, SignedReceipt, SigningKey, Usage,
@@ -17,52 +18,11 @@ use rialto_protocol::{
 use rialto_settlement::{
     Chain, DeployOptions, Deployment, Error, Unstaking, Wallet, deploy, fund_native, inspect, plan, verify,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 const DAY: u64 = 86_400;
 const STAKE: MicroDollars = MicroDollars::new(100_000_000);
 const CASE: Digest = Digest([0xca; 32]);
-
-/// A chain of either kind; it ends with the test.
-enum Node {
-    Anvil(Anvil),
-    Devchain(Devchain),
-}
-
-impl Node {
-    async fn both() -> [Self; 2] {
-        let config = Config {
-            data_dir: None,
-            listen: ([127, 0, 0, 1], 0).into(),
-            chain_id: DEFAULT_CHAIN_ID,
-        };
-        [
-            Self::Anvil(Anvil::start()),
-            Self::Devchain(Devchain::start(config).await.unwrap()),
-        ]
-    }
-
-    fn url(&self) -> String {
-        match self {
-            Self::Anvil(anvil) => anvil.url(),
-            Self::Devchain(chain) => chain.rpc_url(),
-        }
-    }
-
-    async fn rpc(&self, method: &str, params: Value) {
-        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let response = client.post(self.url()).json(&request).send().await.unwrap();
-        let answer: Value = response.json().await.unwrap();
-        assert!(answer["error"].is_null(), "{method}: {answer}");
-    }
-
-    /// Moves the chain's clock.
-    async fn travel(&self, seconds: u64) {
-        self.rpc("evm_increaseTime", json!([seconds])).await;
-        self.rpc("evm_mine", json!([])).await;
-    }
-}
 
 /// Contracts with a dispute account, a provider with stake, and others with coins for gas.
 struct Stage {

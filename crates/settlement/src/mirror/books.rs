@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use rialto_protocol::{Address, ChannelId, ChannelParams, MicroDollars, channel::ChannelState};
+use rialto_protocol::{
+    Address, ChannelId, ChannelParams, MicroDollars,
+    channel::{ChannelState, StepError},
+};
 use serde::Serialize;
 
 use crate::{ChainEvent, Error, EventKind};
@@ -85,22 +88,30 @@ impl EscrowBooks {
                 ..
             } => self.topped_up(event, channel, *amount, *funded),
             EventKind::CloseRequested { channel, closes_at, .. } => {
-                self.open_channel(event, channel)?.state.closes_at = *closes_at;
-                Ok(())
+                // The event says when the period ends, not when it began.
+                self.step(event, channel, |state| state.close_requested(*closes_at, 0))
+                    .map(drop)
             }
             EventKind::CloseCancelled { channel, .. } => {
-                self.open_channel(event, channel)?.state.closes_at = 0;
-                Ok(())
+                self.step(event, channel, ChannelState::close_cancelled).map(drop)
             }
             EventKind::Closed { channel, remainder, .. } => self.closed(event, channel, *remainder),
             EventKind::Redeemed { .. } => self.redeemed(event, fee_recipient),
         }
     }
 
-    fn open_channel(&mut self, event: &ChainEvent, id: &ChannelId) -> Result<&mut MirroredChannel, Error> {
-        // Not `is_open`: anybody may open a channel with nothing in it, and add something later.
-        let found = self.channels.get_mut(id).filter(|channel| !channel.state.closed);
-        found.ok_or_else(|| impossible(event, "a channel that is not open"))
+    /// Takes a channel one step further, as the escrow does; returns it as it was.
+    fn step(
+        &mut self,
+        event: &ChainEvent,
+        id: &ChannelId,
+        step: impl FnOnce(ChannelState) -> Result<ChannelState, StepError>,
+    ) -> Result<MirroredChannel, Error> {
+        let channel = self.channels.get_mut(id);
+        let channel = channel.ok_or_else(|| impossible(event, "a channel that was never opened"))?;
+        let before = *channel;
+        channel.state = step(before.state).map_err(|refused| impossible(event, &refused.to_string()))?;
+        Ok(before)
     }
 
     fn opened(
@@ -117,13 +128,9 @@ impl EscrowBooks {
         if from_balance {
             take(&mut self.balances, params.payer, amount, event)?;
         }
-        let state = ChannelState {
-            funded: amount,
-            ..ChannelState::default()
-        };
         let channel = MirroredChannel {
             params: *params,
-            state,
+            state: ChannelState::opened(amount),
             opened_block: event.block,
         };
         self.channels.insert(id, channel);
@@ -137,29 +144,19 @@ impl EscrowBooks {
         amount: MicroDollars,
         funded: MicroDollars,
     ) -> Result<(), Error> {
-        let channel = *self.open_channel(event, id)?;
-        if channel.state.funded.checked_add(amount) != Some(funded) {
+        let before = self.step(event, id, |state| state.topped_up(amount))?;
+        if before.state.funded.checked_add(amount) != Some(funded) {
             return Err(impossible(event, "a top-up of another amount"));
         }
-        take(&mut self.balances, channel.params.payer, amount, event)?;
-        self.open_channel(event, id)?.state.funded = funded;
-        Ok(())
+        take(&mut self.balances, before.params.payer, amount, event)
     }
 
     fn closed(&mut self, event: &ChainEvent, id: &ChannelId, remainder: MicroDollars) -> Result<(), Error> {
-        let channel = *self.open_channel(event, id)?;
-        if channel.state.remainder() != remainder {
+        let before = self.step(event, id, |state| Ok(state.close()?.0))?;
+        if before.state.remainder() != remainder {
             return Err(impossible(event, "a close with another remainder"));
         }
-        add(&mut self.balances, channel.params.payer, remainder, event)?;
-        // What was not paid out has left it: the escrow keeps a closed channel as one that held what it paid.
-        self.open_channel(event, id)?.state = ChannelState {
-            funded: channel.state.redeemed,
-            redeemed: channel.state.redeemed,
-            closes_at: 0,
-            closed: true,
-        };
-        Ok(())
+        add(&mut self.balances, before.params.payer, remainder, event)
     }
 
     fn redeemed(&mut self, event: &ChainEvent, fee_recipient: Address) -> Result<(), Error> {
@@ -177,12 +174,11 @@ impl EscrowBooks {
         };
         let mut paid = 0u128;
         for (id, total) in channels {
-            let state = &mut self.open_channel(event, id)?.state;
-            if *total <= state.redeemed || *total > state.funded {
+            let before = self.step(event, id, |state| Ok(state.paid(*total, *total).0))?.state;
+            if before.payable(*total, *total) == MicroDollars::ZERO || *total > before.funded {
                 return Err(impossible(event, "a channel that paid more than it holds, or nothing"));
             }
-            paid = paid.saturating_add(total.saturating_sub(state.redeemed).get());
-            state.redeemed = *total;
+            paid = paid.saturating_add(total.saturating_sub(before.redeemed).get());
         }
         for (parts, whole) in [(royalties, royalty), (fees, fee)] {
             let credited = parts.iter().map(|(_, part)| part.get());
