@@ -13,12 +13,13 @@ const LIBRARY: &str = "library-place";
 const LINTS: &str = "workspace-lints";
 
 /// Our rooms, each with the rooms it may know. Dependencies point downward only.
-const ROOMS: [(&str, &[&str]); 10] = [
+const ROOMS: [(&str, &[&str]); 11] = [
     ("rialto-protocol", &[]),
     ("rialto-api", &[]),
     ("rialto-network", &["rialto-protocol"]),
     ("rialto-engine", &["rialto-protocol", "rialto-api"]),
     ("rialto-settlement", &["rialto-protocol"]),
+    ("rialto-machine", &["rialto-protocol"]),
     (DEVCHAIN, &[]),
     (
         "rialto-provider",
@@ -27,6 +28,7 @@ const ROOMS: [(&str, &[&str]); 10] = [
             "rialto-network",
             "rialto-engine",
             "rialto-settlement",
+            "rialto-machine",
         ],
     ),
     (
@@ -36,12 +38,13 @@ const ROOMS: [(&str, &[&str]); 10] = [
     ("rialto-cli", &ALL_BELOW),
     ("rialto-testkit", &ALL_BELOW),
 ];
-const ALL_BELOW: [&str; 8] = [
+const ALL_BELOW: [&str; 9] = [
     "rialto-protocol",
     "rialto-api",
     "rialto-network",
     "rialto-engine",
     "rialto-settlement",
+    "rialto-machine",
     "rialto-devchain",
     "rialto-provider",
     "rialto-gateway",
@@ -70,11 +73,11 @@ const LIBRARIES: [(&str, &[&str]); 11] = [
     ("revm", &["rialto-devchain", "rialto-differential"]),
     ("iroh", &["rialto-network"]),
     ("quinn", &["rialto-network"]),
-    ("llama-cpp", &["rialto-engine"]),
-    ("ort", &["rialto-engine"]),
-    ("ndarray", &["rialto-engine"]),
-    ("candle", &["rialto-engine"]),
-    ("tract", &["rialto-engine"]),
+    ("llama-cpp", &["rialto-worker"]),
+    ("ort", &["rialto-worker"]),
+    ("ndarray", &["rialto-worker"]),
+    ("candle", &["rialto-worker"]),
+    ("tract", &["rialto-worker"]),
     ("sqlx", &["rialto-provider", "rialto-gateway"]),
     (
         "anyhow",
