@@ -5,8 +5,8 @@
 use anyhow::{Context, Result};
 use futures::{StreamExt, stream};
 use rialto_benches::{Report, median, processor_nanos};
-use rialto_engine::{Engine, Piece};
-use rialto_protocol::job::{Generation, Job, Message};
+use rialto_engine::{Engine, Piece, Scope};
+use rialto_protocol::job::{Generation, Job, Message, Tools};
 use rialto_testkit::market::{MODEL, Market, Plan};
 use tokio::sync::watch;
 
@@ -57,15 +57,21 @@ async fn micros<F: Future<Output = Result<()>>>(mut request: impl FnMut() -> F) 
 }
 
 async fn ask(engine: &dyn Engine) -> Result<()> {
-    let messages = vec![Message {
-        role: "user".into(),
-        content: "a question".into(),
-    }];
+    let messages = vec![Message::text("user", "a question")];
     let generation = Generation {
         max_tokens: TOKENS,
         ..Generation::default()
     };
-    let prepared = engine.prepare(Job::Chat { messages, generation }).await?;
+    let prepared = engine
+        .prepare(
+            Job::Chat {
+                messages,
+                tools: Tools::default(),
+                generation,
+            },
+            Scope::Alone,
+        )
+        .await?;
     let (_grant, granted) = watch::channel(TOKENS);
     let mut answer = prepared.start(granted);
     while let Some(piece) = answer.pieces.recv().await {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use rialto_benches::{Report, median};
-use rialto_engine::{Engine, LoadOptions, Piece};
+use rialto_engine::{Engine, LoadOptions, Piece, Scope};
 use rialto_protocol::{
     job::{Generation, Job},
     manifest::Manifest,
@@ -23,7 +23,7 @@ const ROUNDS: usize = 9;
 async fn main() -> Result<()> {
     let folder = repository().join("models/shakespeare");
     let manifest = Manifest::from_toml(&std::fs::read_to_string(folder.join("manifest-q8_0.toml"))?)?;
-    let engine = rialto_engine::load(&manifest, &folder, &LoadOptions::default())?;
+    let engine = rialto_engine::load(&manifest, &folder, &LoadOptions::default()).await?;
     let place = tempfile::tempdir()?;
     let up = Up::on_devchain(&place.path().join("market"))?;
     let client = up.client()?;
@@ -70,10 +70,13 @@ async fn generate(engine: &dyn Engine) -> Result<f64> {
     };
     let started = Instant::now();
     let prepared = engine
-        .prepare(Job::Completion {
-            prompt: PROMPT.into(),
-            generation,
-        })
+        .prepare(
+            Job::Completion {
+                prompt: PROMPT.into(),
+                generation,
+            },
+            Scope::Alone,
+        )
         .await?;
     let (_grant, granted) = watch::channel(u64::from(TOKENS));
     let mut answer = prepared.start(granted);

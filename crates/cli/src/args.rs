@@ -60,6 +60,10 @@ pub(crate) enum Command {
     Key(Key),
     /// Show the ticket by which another machine joins this market.
     Ticket,
+    /// Suggest prices: what a unit costs here, and what others ask for it.
+    Price(Price),
+    /// Show what this machine is, and what its work draws.
+    Machine,
     /// Check this machine and this data directory, and say how to mend what is wrong.
     Doctor,
     /// Delete everything in the data directory: keys, chain, receipts.
@@ -178,6 +182,12 @@ pub(crate) struct Provide {
     /// Nano-dollars for a unit of output.
     #[arg(long, env = "RIALTO_PRICE_OUTPUT", value_name = "NANO")]
     pub(crate) price_output: Option<u64>,
+    /// Ask what `rialto price` suggests, for models whose price is not said.
+    #[arg(long, env = "RIALTO_SUGGESTED_PRICE")]
+    pub(crate) suggested_price: bool,
+    /// Do not measure new models before selling them. Supervised starts never do.
+    #[arg(long, env = "RIALTO_NO_BENCH")]
+    pub(crate) no_bench: bool,
     /// Where it computes, at most eight characters, such as `eu-west`.
     #[arg(long, env = "RIALTO_REGION")]
     pub(crate) region: Option<String>,
@@ -314,6 +324,23 @@ pub(crate) enum Stake {
     Claim,
 }
 
+/// `rialto price`.
+#[derive(Debug, Args)]
+pub(crate) struct Price {
+    /// Models by their manifest.toml or as `publisher/name:tag`; by default those that are sold.
+    #[arg(value_name = "MODEL")]
+    pub(crate) models: Vec<String>,
+    /// Dollars for a kilowatt-hour, such as 0.25.
+    #[arg(long, env = "RIALTO_ELECTRICITY", value_name = "DOLLARS")]
+    pub(crate) electricity: Option<String>,
+    /// Percent that are asked above cost where nobody else sells.
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) margin: Option<u32>,
+    /// The market's ticket; without a market only the cost counts.
+    #[arg(long, env = "RIALTO_TICKET", value_name = "TICKET")]
+    pub(crate) ticket: Option<String>,
+}
+
 /// `rialto chat`.
 #[derive(Debug, Args)]
 pub(crate) struct Chat {
@@ -348,6 +375,11 @@ pub(crate) enum Model {
     Verify {
         /// The manifest.toml.
         manifest: PathBuf,
+    },
+    /// Measure how fast models are here and what a unit of them draws; keeps it for `rialto price`.
+    Bench {
+        /// Their manifest.toml; by default those that are sold.
+        manifests: Vec<PathBuf>,
     },
     /// Register a model on chain with this data directory's publisher account.
     Publish {

@@ -83,6 +83,16 @@ pub(crate) struct ProviderFile {
     pub(crate) threads: Option<u32>,
     /// Serve Prometheus metrics here.
     pub(crate) metrics_listen: Option<SocketAddr>,
+    /// Dollars for a kilowatt-hour.
+    pub(crate) electricity: Option<String>,
+    /// Percent that a suggested price is above cost where nobody else sells.
+    pub(crate) margin: Option<u32>,
+    /// Dollars that the machine cost, to be earned back.
+    pub(crate) hardware: Option<String>,
+    /// Years in which it should be.
+    pub(crate) hardware_years: Option<u32>,
+    /// Ask the suggested price for models whose price is not said.
+    pub(crate) suggested_price: bool,
     /// Dollars to stake when the account registers.
     pub(crate) stake: Option<String>,
 }

@@ -23,18 +23,18 @@ const BLOCK: usize = 1 << 20;
 
 /// A file whose content is what the manifest says.
 #[derive(Debug, Clone)]
-pub(crate) struct VerifiedFile {
+pub struct VerifiedFile {
     /// As in the manifest.
-    pub(crate) name: String,
+    pub name: String,
     /// Where it is, without links.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
 }
 
 /// The name and the verified bytes of a file.
-pub(crate) type VerifiedContent = (String, Arc<[u8]>);
+pub type VerifiedContent = (String, Arc<[u8]>);
 
 /// Verifies every artifact without keeping its content.
-pub(crate) fn verify(manifest: &Manifest, folder: &Path) -> Result<Vec<VerifiedFile>, Error> {
+pub fn verify(manifest: &Manifest, folder: &Path) -> Result<Vec<VerifiedFile>, Error> {
     let verify = |artifact| {
         let path = locate(artifact, folder)?;
         let mut file = open(artifact, &path)?;
@@ -52,7 +52,7 @@ pub(crate) fn verify(manifest: &Manifest, folder: &Path) -> Result<Vec<VerifiedF
 
 /// Reads every artifact into memory and verifies exactly the bytes that are returned, so that nobody can exchange a
 /// file between the check and its use. In the manifest's order.
-pub(crate) fn read(manifest: &Manifest, folder: &Path) -> Result<Vec<VerifiedContent>, Error> {
+pub fn read(manifest: &Manifest, folder: &Path) -> Result<Vec<VerifiedContent>, Error> {
     let read = |artifact: &Artifact| {
         let path = locate(artifact, folder)?;
         let mut file = open(artifact, &path)?;

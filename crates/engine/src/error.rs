@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use rialto_protocol::{Digest, job::BadJob};
+use serde::{Deserialize, Serialize};
 
 /// How to get ONNX Runtime, for people.
 pub const ONNXRUNTIME_HELP: &str = "ONNX Runtime 1.24 or later is needed. `script/setup` fetches it; or take \
@@ -10,7 +11,7 @@ pub const ONNXRUNTIME_HELP: &str = "ONNX Runtime 1.24 or later is needed. `scrip
     `libonnxruntime.so`, or point ORT_DYLIB_PATH at it";
 
 /// An engine's complaint. Cheap to clone, so that one failure can be told to every request it hit.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Error {
     /// The request cannot be served by this model, whoever sells it. The buyer's fault.
     #[error("bad request: {0}")]
@@ -42,6 +43,9 @@ pub enum Error {
         /// Where it was looked for.
         looked: Vec<PathBuf>,
     },
+    /// The worker's program was not found, or this machine cannot run it.
+    #[error("the worker that runs models cannot be started: {0}")]
+    WorkerMissing(String),
     /// Every slot and every place in the queue is taken. Try again, or elsewhere.
     #[error("the engine's queue is full")]
     Busy,
@@ -51,7 +55,7 @@ pub enum Error {
 }
 
 /// What is wrong with a model's file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum ArtifactFault {
     /// There is no such file.
     #[error("it is missing")]
@@ -99,7 +103,7 @@ impl Error {
     pub fn retryable(&self) -> bool {
         match self {
             Self::BadRequest(_) | Self::ContextExceeded { .. } => false,
-            Self::Artifact { .. } | Self::Model(_) | Self::RuntimeMissing { .. } => false,
+            Self::Artifact { .. } | Self::Model(_) | Self::RuntimeMissing { .. } | Self::WorkerMissing(_) => false,
             Self::Busy | Self::Failed(_) => true,
         }
     }
@@ -116,7 +120,7 @@ impl Error {
     pub fn public(&self) -> String {
         match self {
             Self::BadRequest(_) | Self::ContextExceeded { .. } | Self::Busy => self.to_string(),
-            Self::Artifact { .. } | Self::Model(_) | Self::RuntimeMissing { .. } => {
+            Self::Artifact { .. } | Self::Model(_) | Self::RuntimeMissing { .. } | Self::WorkerMissing(_) => {
                 "the provider cannot run this model".to_owned()
             }
             Self::Failed(_) => "the provider's engine failed; try again".to_owned(),

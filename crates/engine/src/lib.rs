@@ -1,37 +1,25 @@
-//! Engines: what runs a model on a provider's machine. Language models through llama.cpp, predictive models through
-//! ONNX Runtime, and a simulated engine for stories and benches.
+//! Engines: what runs a model for a provider. Language and predictive models run in a worker, a sandboxed process of their
+//! own for each model; any OpenAI-compatible server can be an engine too; and a simulated engine serves stories and benches.
 //!
-//! An engine knows nothing of money: it counts units and obeys a grant of units. [`load`] verifies every file of a
-//! model against its manifest before an engine sees it.
+//! An engine knows nothing of money: it counts units and obeys a grant of units. No library that computes with tensors is
+//! linked here: what parses and runs a stranger's file is the program `rialto-worker`, and this room is its host.
+//! [`load`] verifies every file of a model against its manifest, and checks its structure, before an engine sees it.
 
-mod artifact;
+pub mod artifact;
+pub mod border;
 mod engine;
 mod error;
-mod llama;
-mod onnx;
+pub mod files;
 mod options;
+mod sandbox;
+mod signature;
 mod simulated;
 mod text;
 
-pub use engine::{Answer, Engine, EngineInfo, Piece, Prepared};
+pub use engine::{Answer, Ending, Engine, EngineInfo, Piece, Prepared, Replay, Scope};
 pub use error::{ArtifactFault, Error, Fault, ONNXRUNTIME_HELP};
-pub use llama::{LlamaEngine, Work};
-pub use onnx::OnnxEngine;
-pub use options::LoadOptions;
+pub use options::{LoadOptions, Mode};
+pub use sandbox::{Sandboxed, load, worker_program};
+pub use signature::Signature;
 pub use simulated::{SimulatedConfig, SimulatedEngine};
-
-use std::{path::Path, sync::Arc};
-
-use rialto_protocol::manifest::{Format, Manifest};
-
-/// Verifies a model's files and loads it into the engine that its format asks for. Blocks while it hashes and loads:
-/// call it on a thread that may block.
-///
-/// Fails with [`Error::Artifact`], [`Error::Model`] or [`Error::RuntimeMissing`].
-pub fn load(manifest: &Manifest, folder: &Path, options: &LoadOptions) -> Result<Arc<dyn Engine>, Error> {
-    manifest.check().map_err(|error| Error::Model(error.to_string()))?;
-    match manifest.format {
-        Format::Onnx => Ok(Arc::new(OnnxEngine::load(manifest, folder, options)?)),
-        Format::Gguf => Ok(Arc::new(LlamaEngine::load(manifest, folder, options)?)),
-    }
-}
+pub use text::{Added, TextStream};

@@ -21,7 +21,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{Answer, Engine, EngineInfo, Error, Piece, Prepared, text::TextStream};
+use crate::{Answer, Engine, EngineInfo, Error, Piece, Prepared, Scope, TextStream};
 
 /// Pieces that may wait for a slow reader.
 const PIECES: usize = 64;
@@ -156,7 +156,7 @@ impl Engine for SimulatedEngine {
         &self.info
     }
 
-    async fn prepare(&self, job: Job) -> Result<Box<dyn Prepared>, Error> {
+    async fn prepare(&self, job: Job, _scope: Scope) -> Result<Box<dyn Prepared>, Error> {
         job.check()?;
         let (input, output) = match &job {
             Job::Chat { messages, .. } => {
@@ -212,7 +212,7 @@ impl Prepared for SimulatedJob {
                 let _ = sender.try_send(Err(Error::Busy));
             }
         }
-        Answer { pieces }
+        Answer::new(pieces)
     }
 }
 
@@ -243,7 +243,7 @@ impl SimulatedJob {
         let last = tokio::select! {
             // Dropping the receiver drops the work at its next point of waiting.
             () = sender.closed() => return,
-            last = answer => last.map(Piece::Finished),
+            last = answer => last.map(|reason| Piece::Finished(reason.into())),
         };
         let _ = sender.send(last).await;
     }
@@ -270,8 +270,8 @@ impl SimulatedJob {
             self.shared.generated.fetch_add(1, Ordering::Relaxed);
             let space = if position == 0 { "" } else { " " };
             let added = text.push(format!("{space}{word}").as_bytes());
-            let (text, ids) = (added.text, vec![id]);
-            pass_on(sender, Output::Tokens { text, ids }).await;
+            let (text, ids, logprobs) = (added.text, vec![id], vec![]);
+            pass_on(sender, Output::Tokens { text, ids, logprobs }).await;
             if added.stopped {
                 return Ok(FinishReason::Stop);
             }
@@ -309,7 +309,8 @@ async fn flush(
 ) -> Result<FinishReason, Error> {
     let text = text.finish();
     if !text.is_empty() {
-        pass_on(sender, Output::Tokens { text, ids: vec![] }).await;
+        let (ids, logprobs) = (vec![], vec![]);
+        pass_on(sender, Output::Tokens { text, ids, logprobs }).await;
     }
     Ok(reason)
 }

@@ -5,7 +5,7 @@
 /// A character cut between tokens waits for its rest. Text that may be the beginning of a stop text waits until it is
 /// clear that it is not one, so that no part of a stop text is ever shown.
 #[derive(Debug)]
-pub(crate) struct TextStream {
+pub struct TextStream {
     stops: Vec<String>,
     /// Bytes of a character whose rest has not come.
     bytes: Vec<u8>,
@@ -15,16 +15,16 @@ pub(crate) struct TextStream {
 
 /// What a token added.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Added {
+pub struct Added {
     /// Text to show; may be empty.
-    pub(crate) text: String,
+    pub text: String,
     /// Whether a stop text was completed. The text then ends before it.
-    pub(crate) stopped: bool,
+    pub stopped: bool,
 }
 
 impl TextStream {
     /// A stream that stops at any of these texts.
-    pub(crate) fn new(stops: Vec<String>) -> Self {
+    pub fn new(stops: Vec<String>) -> Self {
         Self {
             stops,
             bytes: Vec::new(),
@@ -33,7 +33,7 @@ impl TextStream {
     }
 
     /// Adds a token's bytes.
-    pub(crate) fn push(&mut self, token: &[u8]) -> Added {
+    pub fn push(&mut self, token: &[u8]) -> Added {
         self.bytes.extend_from_slice(token);
         self.take_characters();
         if let Some(at) = self.earliest_stop() {
@@ -47,7 +47,7 @@ impl TextStream {
     }
 
     /// Ends the stream: what waited is text after all, and a character cut short becomes a replacement character.
-    pub(crate) fn finish(&mut self) -> String {
+    pub fn finish(&mut self) -> String {
         let mut text = std::mem::take(&mut self.held);
         text.push_str(&String::from_utf8_lossy(&self.bytes));
         self.bytes.clear();

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use rialto_engine::{Engine, Error, SimulatedConfig, SimulatedEngine};
+use rialto_engine::{Engine, Error, Scope, SimulatedConfig, SimulatedEngine};
 use rialto_protocol::output::FinishReason;
 use support::{Told, completion, greedy, read, run};
 use tokio::{sync::watch, time::Instant};
@@ -29,7 +29,7 @@ async fn tokens_come_at_the_pace_and_more_requests_than_slots_queue() {
     for _ in 0..3 {
         answers.push(
             engine
-                .prepare(completion("a b c", greedy(11)))
+                .prepare(completion("a b c", greedy(11)), Scope::Alone)
                 .await
                 .unwrap()
                 .start(paid.clone()),
@@ -66,7 +66,7 @@ async fn it_obeys_the_grant() {
     let engine = engine(|_| ());
     let (grant, paid) = watch::channel(3u64);
     let mut answer = engine
-        .prepare(completion("to be", greedy(9)))
+        .prepare(completion("to be", greedy(9)), Scope::Alone)
         .await
         .unwrap()
         .start(paid);
@@ -95,7 +95,7 @@ async fn dropping_the_answer_stops_the_work_and_frees_the_slot() {
     let (_grant, paid) = watch::channel(u64::MAX);
     let start = async || {
         engine
-            .prepare(completion("a", greedy(1_000)))
+            .prepare(completion("a", greedy(1_000)), Scope::Alone)
             .await
             .unwrap()
             .start(paid.clone())
@@ -115,7 +115,11 @@ async fn dropping_the_answer_stops_the_work_and_frees_the_slot() {
 async fn it_fails_when_told_to_and_is_well_again_when_told_so() {
     let engine = engine(|config| config.fail_after = Some(4));
     let (_grant, paid) = watch::channel(u64::MAX);
-    let mut answer = engine.prepare(completion("a", greedy(9))).await.unwrap().start(paid);
+    let mut answer = engine
+        .prepare(completion("a", greedy(9)), Scope::Alone)
+        .await
+        .unwrap()
+        .start(paid);
     for _ in 0..4 {
         answer.pieces.recv().await.unwrap().unwrap();
     }
@@ -128,8 +132,14 @@ async fn it_fails_when_told_to_and_is_well_again_when_told_so() {
 #[tokio::test]
 async fn the_context_bounds_it() {
     let engine = engine(|config| config.context = 10);
-    let prepared = engine.prepare(completion("a b c d", greedy(100))).await.unwrap();
+    let prepared = engine
+        .prepare(completion("a b c d", greedy(100)), Scope::Alone)
+        .await
+        .unwrap();
     assert_eq!((prepared.input_units(), prepared.max_output()), (4, 6));
-    let refused = engine.prepare(completion(&"a ".repeat(10), greedy(1))).await.err();
+    let refused = engine
+        .prepare(completion(&"a ".repeat(10), greedy(1)), Scope::Alone)
+        .await
+        .err();
     assert_eq!(refused, Some(Error::ContextExceeded { prompt: 10, limit: 10 }));
 }

@@ -1,5 +1,7 @@
 //! Jobs: what a buyer asks a model to do. Bounded and checked before an engine sees them.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Digest, RequestId, hash::keccak256};
@@ -13,21 +15,30 @@ pub const MAX_PARTS: usize = 4_096;
 /// Most tokens that one request may ask for.
 pub const MAX_OUTPUT_UNITS: u64 = 1 << 20;
 
+/// Most tools that a conversation may offer.
+pub const MAX_TOOLS: usize = 128;
+
+/// Most bytes of a JSON schema.
+pub const MAX_SCHEMA_BYTES: usize = 256 << 10;
+
+/// Most alternatives of each token whose log-probabilities can be asked for.
+pub const MAX_TOP_LOGPROBS: u8 = 20;
+
 /// A field of a job that cannot be accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{field}: {reason}")]
 pub struct BadJob {
     /// The field, as the OpenAI and Open Inference protocols spell it.
-    pub field: &'static str,
+    pub field: Cow<'static, str>,
     /// What is wrong with it.
     pub reason: String,
 }
 
 impl BadJob {
     /// A complaint about a field.
-    pub fn new(field: &'static str, reason: impl Into<String>) -> Self {
+    pub fn new(field: impl Into<Cow<'static, str>>, reason: impl Into<String>) -> Self {
         Self {
-            field,
+            field: field.into(),
             reason: reason.into(),
         }
     }
@@ -40,6 +51,8 @@ pub enum Job {
     Chat {
         /// Oldest first.
         messages: Vec<Message>,
+        /// What the model may call instead of answering in words; empty for nothing.
+        tools: Tools,
         /// How tokens are chosen and when to stop.
         generation: Generation,
     },
@@ -65,12 +78,100 @@ pub enum Job {
 }
 
 /// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// `system`, `user`, `assistant`, …: the template decides what it accepts.
+    /// `system`, `user`, `assistant`, `tool`, …: the template decides what it accepts.
     pub role: String,
     /// The text.
     pub content: String,
+    /// What an assistant called instead of, or after, its text.
+    pub tool_calls: Vec<ToolCall>,
+    /// The id of the call that a `tool` message answers; empty in every other message.
+    pub tool_call_id: String,
+}
+
+impl Message {
+    /// A message of text.
+    pub fn text(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self {
+            role: role.into(),
+            content: content.into(),
+            ..Self::default()
+        }
+    }
+
+    /// A template adds at most 64 tokens around a message or a call.
+    fn most_tokens(&self) -> u64 {
+        let calls = self.tool_calls.iter().map(|call| as_json(&call.arguments));
+        let text = u64::try_from(self.bytes()).unwrap_or(u64::MAX).saturating_add(64);
+        calls.fold(text, u64::saturating_add)
+    }
+
+    fn bytes(&self) -> usize {
+        let calls = self.tool_calls.iter();
+        let calls = calls.map(|call| call.id.len() + call.name.len() + call.arguments.len());
+        calls.fold(
+            self.role.len() + self.content.len() + self.tool_call_id.len(),
+            usize::saturating_add,
+        )
+    }
+}
+
+/// A call of a tool, as a model asked for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// Chosen by whoever keeps the conversation; an answer refers to it.
+    pub id: String,
+    /// Which tool.
+    pub name: String,
+    /// A JSON object, as text.
+    pub arguments: String,
+}
+
+/// The tools of a conversation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tools {
+    /// What may be called.
+    pub offered: Vec<Tool>,
+    /// Whether one has to be.
+    pub choice: ToolChoice,
+}
+
+/// A tool that a model may call.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tool {
+    /// Letters, digits, dashes and underscores.
+    pub name: String,
+    /// What it is for, for the model.
+    pub description: String,
+    /// The JSON schema of its arguments, as text; empty for an object with any members.
+    pub parameters: String,
+}
+
+/// Whether a model has to call a tool.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToolChoice {
+    /// It decides.
+    #[default]
+    Auto,
+    /// It must not; the tools are not shown to it.
+    Never,
+    /// It must call one of them.
+    Required,
+    /// It must call this one.
+    Named(String),
+}
+
+/// What an answer has to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AnswerFormat {
+    /// Any text.
+    #[default]
+    Text,
+    /// Any JSON object.
+    JsonObject,
+    /// A JSON value of this schema, as text.
+    JsonSchema(String),
 }
 
 /// How tokens are chosen and when to stop.
@@ -94,6 +195,11 @@ pub struct Generation {
     pub seed: u64,
     /// Texts that end the answer and are not part of it.
     pub stop: Vec<String>,
+    /// What the answer has to be; tokens that would break it are never chosen.
+    pub format: AnswerFormat,
+    /// How many of the likeliest alternatives to tell with each token, besides its own log-probability; `None` for no
+    /// log-probabilities at all. At most [`MAX_TOP_LOGPROBS`].
+    pub logprobs: Option<u8>,
 }
 
 impl Default for Generation {
@@ -108,6 +214,8 @@ impl Default for Generation {
             presence_penalty: 0.0,
             seed: 0,
             stop: Vec::new(),
+            format: AnswerFormat::Text,
+            logprobs: None,
         }
     }
 }
@@ -130,15 +238,29 @@ pub enum Datatype {
     Fp64,
     /// Strings: each a little-endian 32-bit length and its bytes.
     Bytes,
+    // New types come last: a type's place in this list is part of every manifest's hash.
+    /// Signed 8 bits.
+    Int8,
+    /// Signed 16 bits.
+    Int16,
+    /// Unsigned 16 bits.
+    Uint16,
+    /// Unsigned 32 bits.
+    Uint32,
+    /// Unsigned 64 bits.
+    Uint64,
+    /// IEEE 754 half precision.
+    Fp16,
 }
 
 impl Datatype {
     /// Bytes of one element; `None` for strings.
     pub fn width(self) -> Option<usize> {
         match self {
-            Self::Bool | Self::Uint8 => Some(1),
-            Self::Int32 | Self::Fp32 => Some(4),
-            Self::Int64 | Self::Fp64 => Some(8),
+            Self::Bool | Self::Uint8 | Self::Int8 => Some(1),
+            Self::Int16 | Self::Uint16 | Self::Fp16 => Some(2),
+            Self::Int32 | Self::Uint32 | Self::Fp32 => Some(4),
+            Self::Int64 | Self::Uint64 | Self::Fp64 => Some(8),
             Self::Bytes => None,
         }
     }
@@ -203,9 +325,14 @@ impl Job {
     /// Checks every bound and number of the job.
     pub fn check(&self) -> Result<(), BadJob> {
         match self {
-            Self::Chat { messages, generation } => {
+            Self::Chat {
+                messages,
+                tools,
+                generation,
+            } => {
                 check_count("messages", messages.len())?;
-                check_bytes("messages", messages.iter().map(|m| m.content.len() + m.role.len()))?;
+                check_bytes("messages", messages.iter().map(Message::bytes))?;
+                tools.check()?;
                 generation.check()
             }
             Self::Completion { prompt, generation } => {
@@ -237,12 +364,12 @@ impl Job {
     pub fn max_input(&self) -> u64 {
         let bytes = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         match self {
-            Self::Chat { messages, .. } => {
-                messages
-                    .iter()
-                    .map(|m| bytes(m.content.len() + m.role.len()).saturating_add(64))
-                    .sum::<u64>()
-                    + 64
+            Self::Chat { messages, tools, .. } => {
+                let said = messages.iter().map(Message::most_tokens);
+                let shown = tools.offered.iter().map(Tool::most_tokens);
+                // What a template says about tools in general.
+                let about_tools = if tools.offered.is_empty() { 64 } else { 2_048 };
+                said.chain(shown).fold(about_tools, u64::saturating_add)
             }
             Self::Completion { prompt, .. } => bytes(prompt.len()) + 8,
             Self::Embedding { inputs } => inputs.iter().map(|text| bytes(text.len()) + 8).sum(),
@@ -254,6 +381,60 @@ impl Job {
     pub fn hash(&self, request: RequestId) -> Digest {
         let bytes = postcard::to_stdvec(self).unwrap_or_default();
         Digest(keccak256(&[&request.0, &bytes]))
+    }
+}
+
+/// An upper bound of the tokens of a text inside JSON, which may escape a byte as six.
+fn as_json(text: &str) -> u64 {
+    u64::try_from(text.len())
+        .unwrap_or(u64::MAX)
+        .saturating_mul(6)
+        .saturating_add(64)
+}
+
+impl Tool {
+    fn most_tokens(&self) -> u64 {
+        let texts = [&self.name, &self.description, &self.parameters];
+        texts
+            .into_iter()
+            .map(|text| as_json(text))
+            .fold(64, u64::saturating_add)
+    }
+
+    fn bytes(&self) -> usize {
+        self.name.len() + self.description.len() + self.parameters.len()
+    }
+}
+
+impl Tools {
+    fn check(&self) -> Result<(), BadJob> {
+        if self.offered.len() > MAX_TOOLS {
+            return Err(BadJob::new("tools", format!("at most {MAX_TOOLS} tools")));
+        }
+        let named = |tool: &Tool| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+            (1..=64).contains(&tool.name.len()) && tool.name.bytes().all(plain)
+        };
+        if !self.offered.iter().all(named) {
+            let reason = "a tool's name has 1 to 64 letters, digits, dashes and underscores";
+            return Err(BadJob::new("tools", reason));
+        }
+        if self.offered.iter().any(|tool| tool.parameters.len() > MAX_SCHEMA_BYTES) {
+            return Err(BadJob::new(
+                "tools",
+                format!("a schema has at most {MAX_SCHEMA_BYTES} bytes"),
+            ));
+        }
+        check_bytes("tools", self.offered.iter().map(Tool::bytes))?;
+        match &self.choice {
+            ToolChoice::Required if self.offered.is_empty() => {
+                Err(BadJob::new("tool_choice", "a tool is demanded, and none is offered"))
+            }
+            ToolChoice::Named(name) if !self.offered.iter().any(|tool| tool.name == *name) => {
+                Err(BadJob::new("tool_choice", "names a tool that is not offered"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -274,6 +455,15 @@ impl Generation {
         }
         if self.stop.len() > 16 || self.stop.iter().any(|stop| stop.is_empty() || stop.len() > 256) {
             return Err(BadJob::new("stop", "at most 16 texts of 1 to 256 bytes"));
+        }
+        if self.logprobs.is_some_and(|top| top > MAX_TOP_LOGPROBS) {
+            return Err(BadJob::new("top_logprobs", format!("at most {MAX_TOP_LOGPROBS}")));
+        }
+        if matches!(&self.format, AnswerFormat::JsonSchema(schema) if schema.len() > MAX_SCHEMA_BYTES) {
+            return Err(BadJob::new(
+                "response_format",
+                format!("a schema has at most {MAX_SCHEMA_BYTES} bytes"),
+            ));
         }
         range("temperature", self.temperature, 0.0, 2.0)?;
         range("top_p", self.top_p, 0.0, 1.0)?;

@@ -52,6 +52,8 @@ pub enum Format {
     Gguf,
     /// Open Neural Network Exchange.
     Onnx,
+    /// Hugging Face's format; served by an engine of its own behind HTTP.
+    Safetensors,
 }
 
 /// One file of a model.

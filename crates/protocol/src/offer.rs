@@ -18,6 +18,19 @@ pub const MAX_LIFETIME: u64 = 600;
 /// The largest chunk, in units of output, that a buyer pays ahead.
 pub const MAX_CHUNK: u64 = 256;
 
+/// How a provider knows what energy its work takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EnergySource {
+    /// It does not.
+    #[default]
+    Unknown,
+    /// From the time that processors worked and what such processors draw.
+    Estimated,
+    /// From counters of the machine (RAPL, NVML).
+    Measured,
+}
+
 /// A provider's terms for one model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
@@ -43,8 +56,10 @@ pub struct Offer {
     pub speed: u32,
     /// Where it computes, as it declares.
     pub region: Region,
-    /// Millijoules a unit of output; zero when not known.
+    /// Millijoules a unit of output (of input where output is not counted); zero when not known.
     pub energy_millijoules: u64,
+    /// How the provider knows it, here and in its receipts.
+    pub energy_source: EnergySource,
     /// Grows with each offer of a provider for a model.
     pub sequence: u64,
     /// Seconds since 1970 after which the offer is void.

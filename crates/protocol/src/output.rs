@@ -15,6 +15,8 @@ pub enum Output {
         text: String,
         /// Ids in the model's vocabulary, in order.
         ids: Vec<u32>,
+        /// One for each id, if they were asked for; else empty.
+        logprobs: Vec<TokenLogprob>,
     },
     /// The vector of one text.
     Embedding {
@@ -25,6 +27,37 @@ pub enum Output {
     },
     /// All outputs of a predictive model.
     Tensors(Vec<Tensor>),
+    /// What is new of a call of a tool. Its tokens come as [`Output::Tokens`] without text.
+    ToolCall {
+        /// Counts the calls of the answer from 0.
+        index: u32,
+        /// The tool, in the first piece of a call; else empty.
+        name: String,
+        /// What to append to the JSON text of the arguments.
+        arguments: String,
+    },
+}
+
+/// How likely a token was, by the softmax of the model's unchanged logits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    /// Its bytes, which may be a part of a character.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+    /// The likeliest tokens at its place, likeliest first, as many as were asked for.
+    pub top: Vec<Alternative>,
+}
+
+/// A token that could have been chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alternative {
+    /// Its id in the model's vocabulary.
+    pub id: u32,
+    /// Its bytes, which may be a part of a character.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
 }
 
 impl Output {
@@ -32,7 +65,7 @@ impl Output {
     pub fn units(&self) -> u64 {
         match self {
             Self::Tokens { ids, .. } => u64::try_from(ids.len()).unwrap_or(u64::MAX),
-            Self::Embedding { .. } | Self::Tensors(_) => 0,
+            Self::Embedding { .. } | Self::Tensors(_) | Self::ToolCall { .. } => 0,
         }
     }
 }
@@ -47,14 +80,18 @@ pub enum FinishReason {
     Length,
     /// The buyer cancelled, or its money ended.
     Cancelled,
+    /// The model called tools, and waits for what they say.
+    ToolCalls,
 }
 
-/// Hashes an answer independently of how it was cut into pieces: token ids, text and values each in their own lane.
+/// Hashes an answer independently of how it was cut into pieces: token ids with their log-probabilities, text, values and
+/// calls of tools each in their own lane.
 #[derive(Clone, Default)]
 pub struct ResponseHasher {
     ids: Keccak256,
     text: Keccak256,
     values: Keccak256,
+    calls: Keccak256,
 }
 
 impl ResponseHasher {
@@ -66,10 +103,13 @@ impl ResponseHasher {
     /// Adds a piece.
     pub fn update(&mut self, output: &Output) {
         match output {
-            Output::Tokens { text, ids } => {
+            Output::Tokens { text, ids, logprobs } => {
                 self.text.update(text.as_bytes());
                 for id in ids {
                     self.ids.update(id.to_le_bytes());
+                }
+                for logprob in logprobs {
+                    self.values.update(postcard::to_stdvec(logprob).unwrap_or_default());
                 }
             }
             Output::Embedding { index, vector } => {
@@ -81,13 +121,28 @@ impl ResponseHasher {
             Output::Tensors(tensors) => {
                 self.values.update(postcard::to_stdvec(tensors).unwrap_or_default());
             }
+            Output::ToolCall { index, name, arguments } => {
+                // A byte that no UTF-8 text has keeps calls apart.
+                if !name.is_empty() {
+                    self.calls.update([0xFF]);
+                    self.calls.update(index.to_le_bytes());
+                    self.calls.update(name.as_bytes());
+                    self.calls.update([0xFF]);
+                }
+                self.calls.update(arguments.as_bytes());
+            }
         }
     }
 
     /// The hash of all pieces so far.
     pub fn finish(&self) -> Digest {
         let lane = |hasher: &Keccak256| <[u8; 32]>::from(hasher.clone().finalize());
-        Digest(keccak256(&[&lane(&self.ids), &lane(&self.text), &lane(&self.values)]))
+        Digest(keccak256(&[
+            &lane(&self.ids),
+            &lane(&self.text),
+            &lane(&self.values),
+            &lane(&self.calls),
+        ]))
     }
 }
 
@@ -106,6 +161,7 @@ mod tests {
         let tokens = |text: &str, ids: &[u32]| Output::Tokens {
             text: text.into(),
             ids: ids.to_vec(),
+            logprobs: vec![],
         };
         let (mut whole, mut cut) = (ResponseHasher::new(), ResponseHasher::new());
         whole.update(&tokens("to be", &[1, 2]));

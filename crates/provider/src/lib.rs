@@ -11,6 +11,7 @@ mod claim;
 mod clock;
 mod config;
 mod courier;
+mod energy;
 mod error;
 mod metrics;
 mod offers;

@@ -106,6 +106,7 @@ impl Herald {
     }
 
     fn offer(&self, shelf: &Shelf, peer: &Peer, sequence: u64, expires_at: u64) -> Offer {
+        let (energy_millijoules, energy_source) = shelf.energy.per_unit();
         Offer {
             provider: self.key.address(),
             node: peer.node,
@@ -118,7 +119,8 @@ impl Herald {
             load: u32::try_from(shelf.queue.load()).unwrap_or(u32::MAX),
             speed: shelf.queue.speed(),
             region: self.room.config.region,
-            energy_millijoules: shelf.listing.energy_millijoules,
+            energy_millijoules,
+            energy_source,
             sequence,
             expires_at,
         }

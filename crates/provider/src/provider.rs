@@ -7,8 +7,9 @@ use std::{
     time::Duration,
 };
 
+use rialto_machine::Meter;
 use rialto_network::Node;
-use rialto_protocol::{Address, ChannelId, MicroDollars, ModelId, NanoDollars, SigningKey, ticket::Peer};
+use rialto_protocol::{Address, ChannelId, EnergySource, MicroDollars, ModelId, NanoDollars, SigningKey, ticket::Peer};
 use rialto_settlement::Wallet;
 use serde::Serialize;
 use tokio::sync::Notify;
@@ -26,6 +27,7 @@ use crate::{
     clock,
     config::Config,
     courier::Courier,
+    energy::{self, Tally},
     metrics::Metrics,
     offers::Herald,
     queue::Queue,
@@ -52,6 +54,8 @@ pub struct Parts {
     pub meeting: Vec<Peer>,
     /// The SQLite file; created when missing. One provider at a time may use it.
     pub store: PathBuf,
+    /// Knows what the machine's work draws; `None` leaves energy to what the listings say.
+    pub meter: Option<Arc<Meter>>,
     /// How it behaves.
     pub config: Config,
     /// Made by [`Metrics::register`].
@@ -102,6 +106,10 @@ pub struct ModelStats {
     pub load: usize,
     /// Units of output a second of one request; zero when not measured.
     pub speed: u32,
+    /// Millijoules a unit of output, of input where output is not counted; zero when not known.
+    pub energy_millijoules: u64,
+    /// How that is known.
+    pub energy_source: EnergySource,
 }
 
 /// What one channel has earned.
@@ -159,6 +167,9 @@ impl Provider {
             metrics: parts.metrics.clone(),
         };
         background.spawn(claimer.run(inbox, stop.clone()));
+        if let Some(meter) = parts.meter {
+            background.spawn(energy::watch(meter, stop.clone()));
+        }
         let watcher = Watcher {
             chain,
             channels,
@@ -211,13 +222,18 @@ impl Provider {
     /// What it is doing now.
     pub fn stats(&self) -> Stats {
         let now = clock::now();
-        let model = |shelf: &Arc<Shelf>| ModelStats {
-            model: shelf.model,
-            listing: shelf.listing.manifest.listing(),
-            engine: shelf.listing.engine.info().class.clone(),
-            capacity: shelf.queue.capacity(),
-            load: shelf.queue.load(),
-            speed: shelf.queue.speed(),
+        let model = |shelf: &Arc<Shelf>| {
+            let (energy_millijoules, energy_source) = shelf.energy.per_unit();
+            ModelStats {
+                model: shelf.model,
+                listing: shelf.listing.manifest.listing(),
+                engine: shelf.listing.engine.info().class.clone(),
+                capacity: shelf.queue.capacity(),
+                load: shelf.queue.load(),
+                speed: shelf.queue.speed(),
+                energy_millijoules,
+                energy_source,
+            }
         };
         let channels = self.room.channels.all();
         let channels = channels.iter().map(|channel| ChannelStats {
@@ -292,6 +308,7 @@ fn shelves(parts: &Parts, changed: &Arc<Notify>) -> Result<BTreeMap<ModelId, Arc
         let queue = Arc::new(Queue::new(slots, parts.config.queue, changed.clone()));
         let shelf = Arc::new(Shelf {
             model,
+            energy: Tally::new(parts.meter.clone(), listing.energy_millijoules),
             listing: listing.clone(),
             queue,
         });

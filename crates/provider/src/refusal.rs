@@ -27,7 +27,7 @@ pub(crate) fn internal(inside: &Error) -> Refusal {
 
 /// A job that is out of bounds.
 pub(crate) fn job(bad: &BadJob) -> Refusal {
-    Refusal::new(RefusalCode::BadRequest, short(bad.to_string())).with_field(bad.field)
+    Refusal::new(RefusalCode::BadRequest, short(bad.to_string())).with_field(bad.field.clone())
 }
 
 /// An engine's complaint.

@@ -6,7 +6,7 @@ use rialto_engine::Engine;
 use rialto_protocol::{Address, ModelId, Price, manifest::Manifest};
 use tokio_util::sync::CancellationToken;
 
-use crate::{channels::Channels, config::Config, metrics::Metrics, queue::Queue, store::Store};
+use crate::{channels::Channels, config::Config, energy::Tally, metrics::Metrics, queue::Queue, store::Store};
 
 /// A model that the provider sells.
 #[derive(Clone)]
@@ -19,7 +19,8 @@ pub struct Listing {
     pub engine: Arc<dyn Engine>,
     /// What it costs, in nano-dollars a unit.
     pub price: Price,
-    /// Millijoules a unit of output (of input where output is not counted); zero when not known.
+    /// Millijoules a unit of output (of input where output is not counted), as a benchmark found; zero when not known.
+    /// What receipts find takes its place.
     pub energy_millijoules: u64,
 }
 
@@ -41,12 +42,13 @@ impl fmt::Debug for Listing {
     }
 }
 
-/// A listing with the queue in front of its engine.
+/// A listing with the queue in front of its engine, and what its work draws.
 #[derive(Debug)]
 pub(crate) struct Shelf {
     pub(crate) model: ModelId,
     pub(crate) listing: Listing,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) energy: Tally,
 }
 
 /// What every task of the provider shares.

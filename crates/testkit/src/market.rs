@@ -159,6 +159,7 @@ impl Market {
             listings: vec![listing],
             meeting: ticket.meeting.clone(),
             store: self.path(&format!("provider-{number}.sqlite")),
+            meter: None,
             config: ProviderConfig {
                 redeem: plan.redeem,
                 queue: 1_024,

@@ -29,10 +29,22 @@ pub enum Datatype {
     Fp64,
     /// Texts.
     Bytes,
+    /// Signed 8 bits.
+    Int8,
+    /// Signed 16 bits.
+    Int16,
+    /// Unsigned 16 bits.
+    Uint16,
+    /// Unsigned 32 bits.
+    Uint32,
+    /// Unsigned 64 bits.
+    Uint64,
+    /// IEEE 754 half precision.
+    Fp16,
 }
 
 impl Datatype {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 13] = [
         (Self::Bool, "BOOL"),
         (Self::Uint8, "UINT8"),
         (Self::Int32, "INT32"),
@@ -40,6 +52,12 @@ impl Datatype {
         (Self::Fp32, "FP32"),
         (Self::Fp64, "FP64"),
         (Self::Bytes, "BYTES"),
+        (Self::Int8, "INT8"),
+        (Self::Int16, "INT16"),
+        (Self::Uint16, "UINT16"),
+        (Self::Uint32, "UINT32"),
+        (Self::Uint64, "UINT64"),
+        (Self::Fp16, "FP16"),
     ];
 
     /// As the protocol spells it.
@@ -202,42 +220,35 @@ impl Item<'_> {
         Ok(())
     }
 
+    /// Puts a number that has the type's width, if the value had a place in the type.
+    fn put_exactly<const N: usize, E: Error>(
+        self,
+        bytes: Option<[u8; N]>,
+        shown: &dyn std::fmt::Display,
+    ) -> Result<(), E> {
+        self.put(bytes.as_ref().map(<[u8; N]>::as_slice), shown)
+    }
+
     fn put_integer<E: Error>(self, value: i128) -> Result<(), E> {
         let (wide, shown) = (value, value);
         match self.0.sink.datatype {
-            Datatype::Uint8 => self.put(
-                u8::try_from(wide)
-                    .ok()
-                    .map(u8::to_le_bytes)
-                    .as_ref()
-                    .map(<[u8; 1]>::as_slice),
-                &shown,
-            ),
-            Datatype::Int32 => self.put(
-                i32::try_from(wide)
-                    .ok()
-                    .map(i32::to_le_bytes)
-                    .as_ref()
-                    .map(<[u8; 4]>::as_slice),
-                &shown,
-            ),
-            Datatype::Int64 => self.put(
-                i64::try_from(wide)
-                    .ok()
-                    .map(i64::to_le_bytes)
-                    .as_ref()
-                    .map(<[u8; 8]>::as_slice),
-                &shown,
-            ),
+            Datatype::Uint8 => self.put_exactly(u8::try_from(wide).ok().map(u8::to_le_bytes), &shown),
+            Datatype::Int8 => self.put_exactly(i8::try_from(wide).ok().map(i8::to_le_bytes), &shown),
+            Datatype::Uint16 => self.put_exactly(u16::try_from(wide).ok().map(u16::to_le_bytes), &shown),
+            Datatype::Int16 => self.put_exactly(i16::try_from(wide).ok().map(i16::to_le_bytes), &shown),
+            Datatype::Uint32 => self.put_exactly(u32::try_from(wide).ok().map(u32::to_le_bytes), &shown),
+            Datatype::Int32 => self.put_exactly(i32::try_from(wide).ok().map(i32::to_le_bytes), &shown),
+            Datatype::Uint64 => self.put_exactly(u64::try_from(wide).ok().map(u64::to_le_bytes), &shown),
+            Datatype::Int64 => self.put_exactly(i64::try_from(wide).ok().map(i64::to_le_bytes), &shown),
             Datatype::Bool => {
                 let bit = u8::try_from(wide).ok().filter(|bit| *bit <= 1).map(|bit| [bit]);
-                self.put(bit.as_ref().map(<[u8; 1]>::as_slice), &shown)
+                self.put_exactly(bit, &shown)
             }
             #[expect(
                 clippy::cast_precision_loss,
                 reason = "a float holds the nearest value, as JSON numbers do"
             )]
-            Datatype::Fp32 | Datatype::Fp64 => self.put_float(wide as f64),
+            Datatype::Fp16 | Datatype::Fp32 | Datatype::Fp64 => self.put_float(wide as f64),
             Datatype::Bytes => self.put(None, &shown),
         }
     }
@@ -248,7 +259,9 @@ impl Item<'_> {
             reason = "rounding is what single precision means; overflow is refused"
         )]
         let single = value as f32;
+        let half = half::f16::from_f64(value);
         match self.0.sink.datatype {
+            Datatype::Fp16 if half.is_finite() => self.put(Some(&half.to_le_bytes()), &value),
             Datatype::Fp32 if single.is_finite() => self.put(Some(&single.to_le_bytes()), &value),
             Datatype::Fp64 => self.put(Some(&value.to_le_bytes()), &value),
             _ => self.put(None, &value),
@@ -306,6 +319,12 @@ pub fn values(datatype: Datatype, data: &[u8]) -> Option<Vec<serde_json::Value>>
     match datatype {
         Datatype::Bool => fixed(data, |[byte]| Value::from(byte != 0)),
         Datatype::Uint8 => fixed(data, |[byte]| Value::from(byte)),
+        Datatype::Int8 => fixed(data, |bytes| Value::from(i8::from_le_bytes(bytes))),
+        Datatype::Int16 => fixed(data, |bytes| Value::from(i16::from_le_bytes(bytes))),
+        Datatype::Uint16 => fixed(data, |bytes| Value::from(u16::from_le_bytes(bytes))),
+        Datatype::Uint32 => fixed(data, |bytes| Value::from(u32::from_le_bytes(bytes))),
+        Datatype::Uint64 => fixed(data, |bytes| Value::from(u64::from_le_bytes(bytes))),
+        Datatype::Fp16 => fixed(data, |bytes| Value::from(half::f16::from_le_bytes(bytes).to_f32())),
         Datatype::Int32 => fixed(data, |bytes| Value::from(i32::from_le_bytes(bytes))),
         Datatype::Int64 => fixed(data, |bytes| Value::from(i64::from_le_bytes(bytes))),
         Datatype::Fp32 => fixed(data, |bytes| Value::from(f32::from_le_bytes(bytes))),

@@ -58,15 +58,14 @@ fn data_dir(settings: &Settings) -> Finding {
 
 /// Loads every model that would be sold: files, hashes and engines.
 async fn shipped(settings: &Settings) -> Finding {
-    let named = settings.file.provider.models.clone();
-    let check = tokio::task::spawn_blocking(move || -> Result<String> {
-        let models = models::find(&named)?;
+    let check = async {
+        let models = models::find(&settings.file.provider.models)?;
         for model in &models {
-            rialto_engine::load(&model.manifest, model.folder(), &rialto_engine::LoadOptions::default())?;
+            rialto_engine::load(&model.manifest, model.folder(), &rialto_engine::LoadOptions::default()).await?;
         }
         Ok(format!("{} load, their hashes are right", models.len()))
-    });
-    found("models", check.await.unwrap_or_else(|error| Err(error.into())))
+    };
+    found("models", check.await)
 }
 
 async fn market(settings: &Settings) -> Vec<Finding> {

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+mod bench;
 mod chain;
 mod channel;
 mod chat;
@@ -7,8 +8,10 @@ mod deploy;
 mod doctor;
 mod gateway;
 mod key;
+mod machine;
 mod metrics;
 mod model;
+mod price;
 mod provide;
 mod receipts;
 mod reset;
@@ -49,6 +52,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         Command::Receipts(options) => receipts::run(&settings, &options).await,
         Command::Key(action) => key::run(&settings, &action).await,
         Command::Ticket => ticket::run(&settings),
+        Command::Price(options) => price::run(&settings, &options).await,
+        Command::Machine => machine::run(&settings),
         Command::Doctor => doctor::run(&settings).await,
         Command::Reset(options) => reset::run(&settings, &options),
         Command::Completions { .. } => Ok(()),

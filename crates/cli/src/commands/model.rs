@@ -22,6 +22,7 @@ pub(crate) async fn run(settings: &Settings, action: &args::Model) -> Result<()>
     match action {
         args::Model::List => list(settings).await,
         args::Model::Verify { manifest } => verify(settings, manifest).await,
+        args::Model::Bench { manifests } => super::bench::run(settings, manifests).await,
         args::Model::Publish { manifest, ticket } => publish(settings, manifest, ticket.as_ref()).await,
         args::Model::Royalty { id, basis_points } => royalty(settings, id, *basis_points).await,
     }
@@ -60,10 +61,9 @@ async fn list(settings: &Settings) -> Result<()> {
 
 async fn verify(settings: &Settings, path: &Path) -> Result<()> {
     let model = Found::read(path)?;
-    let (manifest, folder) = (model.manifest.clone(), model.folder().to_owned());
-    let step = output::step(format!("hashing {}", manifest.listing()));
+    let step = output::step(format!("hashing {}", model.manifest.listing()));
     let load = rialto_engine::LoadOptions::default();
-    let loaded = tokio::task::spawn_blocking(move || rialto_engine::load(&manifest, &folder, &load)).await?;
+    let loaded = rialto_engine::load(&model.manifest, model.folder(), &load).await;
     let class = loaded.with_context(|| model.manifest.listing())?.info().class.clone();
     step.done("whole, and an engine loads it");
     let value = json!({ "model": model.manifest.listing(), "manifest": model.manifest.hash(), "engine": class });

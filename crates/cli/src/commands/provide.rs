@@ -5,17 +5,23 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 use prometheus_client::registry::Registry;
 use rialto_engine::{Engine, LoadOptions};
+use rialto_machine::{Hardware, Meter};
 use rialto_network::{Node, NodeConfig};
 use rialto_protocol::{
     Address, MicroDollars, Price, Region, SigningKey,
     manifest::Manifest,
+    offer::Announcement,
     wire::{OffersRequest, OffersResponse},
 };
 use rialto_provider::{Config, Listing, Metrics, Parts, Provider, RedeemPolicy, RelayPolicy, Trust};
 use rialto_settlement::Wallet;
 use serde_json::json;
 
-use super::metrics;
+use super::{
+    bench::{Bench, Benchmark},
+    metrics,
+    price::{self, Terms},
+};
 use crate::{
     args, flow, keys,
     market::{Market, Record},
@@ -58,7 +64,10 @@ pub(crate) async fn run(settings: &Settings, options: &args::Provide) -> Result<
         move_here: options.move_here,
     };
     setup::enrol(&market, &wallet, newcomer, stake).await?;
-    let listings = listings(settings, options, &market, &node, &wallet).await?;
+    let hardware = Hardware::detect();
+    let meter = Arc::new(Meter::new(&hardware));
+    let bench = Bench::new(hardware, meter.clone());
+    let listings = listings(settings, options, &market, &node, &wallet, &bench).await?;
     let names: Vec<String> = listings.iter().map(|listing| listing.manifest.listing()).collect();
 
     let config = Config {
@@ -76,6 +85,7 @@ pub(crate) async fn run(settings: &Settings, options: &args::Provide) -> Result<
         listings,
         meeting: market.ticket.meeting.clone(),
         store: settings.dir.path(STORE),
+        meter: Some(meter),
         config,
         metrics: Metrics::register(&mut registry),
     };
@@ -175,6 +185,7 @@ async fn listings(
     market: &Market,
     node: &Node,
     wallet: &Wallet,
+    bench: &Bench,
 ) -> Result<Vec<Listing>> {
     let file = &settings.file.provider;
     let named: &[PathBuf] = if options.models.is_empty() {
@@ -183,14 +194,8 @@ async fn listings(
         &options.models
     };
     let found = models::find(named)?;
-    let price = Price {
-        input: options.price_input.or(file.price_input).unwrap_or(DEFAULT_PRICE.input),
-        output: options
-            .price_output
-            .or(file.price_output)
-            .unwrap_or(DEFAULT_PRICE.output),
-        ..DEFAULT_PRICE
-    };
+    let pricing = Pricing::new(settings, options, market, node, wallet.address()).await?;
+    let load = load_options(settings, options.slots, options.threads);
     let mut listings = Vec::new();
     for model in found {
         let publisher = publisher(settings, options, market, node, &model.manifest).await?;
@@ -201,13 +206,14 @@ async fn listings(
                 model.path.display()
             );
         }
-        let engine = engine(settings, options, &model).await?;
+        let engine = self::load(&model, &load).await?;
+        let measured = measured(settings, options, bench, &model, engine.as_ref(), &load).await;
         listings.push(Listing {
+            price: pricing.of(&model, measured.as_ref()),
+            energy_millijoules: measured.as_ref().map_or(0, Benchmark::millijoules),
             manifest: model.manifest,
             publisher,
             engine,
-            price,
-            energy_millijoules: 0,
         });
     }
     tracing::info!(account = %wallet.address(), models = listings.len(), "models loaded");
@@ -251,18 +257,104 @@ async fn publisher(
     )
 }
 
-async fn engine(settings: &Settings, options: &args::Provide, model: &Found) -> Result<Arc<dyn Engine>> {
+/// How models are loaded here.
+pub(super) fn load_options(settings: &Settings, slots: Option<u32>, threads: Option<u32>) -> LoadOptions {
     let file = &settings.file.provider;
     let default = LoadOptions::default();
-    let load = LoadOptions {
-        slots: options.slots.or(file.slots).unwrap_or(default.slots),
-        threads: options.threads.or(file.threads),
+    LoadOptions {
+        slots: slots.or(file.slots).unwrap_or(default.slots),
+        threads: threads.or(file.threads),
         ..default
-    };
-    let (manifest, folder) = (model.manifest.clone(), model.folder().to_owned());
-    let step = output::step(format!("loading {}", manifest.listing()));
-    let loaded = tokio::task::spawn_blocking(move || rialto_engine::load(&manifest, &folder, &load)).await?;
+    }
+}
+
+/// Loads a model, and says so.
+pub(super) async fn load(model: &Found, options: &LoadOptions) -> Result<Arc<dyn Engine>> {
+    let step = output::step(format!("loading {}", model.manifest.listing()));
+    let loaded = rialto_engine::load(&model.manifest, model.folder(), options).await;
     let engine = loaded.with_context(|| model.manifest.listing())?;
     step.done(&engine.info().class);
     Ok(engine)
+}
+
+/// What was measured of a model here, now or before. A model that cannot be measured is sold all the same.
+async fn measured(
+    settings: &Settings,
+    options: &args::Provide,
+    bench: &Bench,
+    model: &Found,
+    engine: &dyn Engine,
+    load: &LoadOptions,
+) -> Option<Benchmark> {
+    let kept = bench.kept(&settings.dir, model, engine, load);
+    // A supervisor waits for a market to be up, not for figures.
+    if kept.is_some() || options.no_bench || options.place.supervised {
+        return kept;
+    }
+    match bench.measure(&settings.dir, model, engine, load).await {
+        Ok(measured) => {
+            output::say(format_args!("  {}: {}", measured.model, measured.said()));
+            Some(measured)
+        }
+        Err(error) => {
+            tracing::warn!(error = format!("{error:#}"), "the model was not measured");
+            None
+        }
+    }
+}
+
+/// How the models' prices are found: as they were said, as they are suggested if that was asked for, or the usual.
+struct Pricing {
+    said: (Option<u64>, Option<u64>),
+    suggesting: Option<(Terms, Vec<Announcement>)>,
+}
+
+impl Pricing {
+    async fn new(
+        settings: &Settings,
+        options: &args::Provide,
+        market: &Market,
+        node: &Node,
+        own: Address,
+    ) -> Result<Self> {
+        let file = &settings.file.provider;
+        let suggesting = if options.suggested_price || file.suggested_price {
+            let terms = Terms::new(settings, None, None)?;
+            Some((terms, price::others(node, market, Some(own)).await))
+        } else {
+            None
+        };
+        Ok(Self {
+            said: (
+                options.price_input.or(file.price_input),
+                options.price_output.or(file.price_output),
+            ),
+            suggesting,
+        })
+    }
+
+    fn of(&self, model: &Found, measured: Option<&Benchmark>) -> Price {
+        let mut price = DEFAULT_PRICE;
+        match (&self.suggesting, measured) {
+            (Some((terms, book)), Some(measured)) => {
+                let suggested = terms.suggest(measured, &price::of_model(book, model));
+                price.input = suggested.input.price;
+                // Where output is not counted its price is never asked.
+                price.output = suggested.output.map_or(0, |output| output.price);
+                for said in suggested.explained(&measured.unit) {
+                    output::say(format_args!("  {}: {said}", measured.model));
+                }
+            }
+            (Some(_), None) => output::say(format_args!(
+                "  {}: the usual price, since it was not measured: `rialto model bench` does that",
+                model.manifest.listing()
+            )),
+            (None, _) => {}
+        }
+        Price {
+            input: self.said.0.unwrap_or(price.input),
+            output: self.said.1.unwrap_or(price.output),
+            ..price
+        }
+    }
 }

@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rialto_engine::{Answer, Engine, Error, LoadOptions, Piece};
+use rialto_engine::{Answer, Engine, Error, LoadOptions, Piece, Scope};
 use rialto_protocol::{
     Digest,
     job::{Generation, Job},
@@ -65,12 +65,12 @@ pub(crate) struct Told {
 impl Told {
     pub(crate) fn add(&mut self, piece: Piece) {
         match piece {
-            Piece::Output(Output::Tokens { text, ids }) => {
+            Piece::Output(Output::Tokens { text, ids, .. }) => {
                 self.text.push_str(&text);
                 self.ids.extend(ids);
             }
             Piece::Output(other) => self.pieces.push(other),
-            Piece::Finished(reason) => self.finish = Some(reason),
+            Piece::Finished(ending) => self.finish = Some(ending.reason),
         }
     }
 }
@@ -86,7 +86,7 @@ pub(crate) async fn read(answer: &mut Answer) -> Result<Told, Error> {
 
 /// Runs a job with everything paid for.
 pub(crate) async fn run(engine: &dyn Engine, job: Job) -> Result<Told, Error> {
-    let prepared = engine.prepare(job).await?;
+    let prepared = engine.prepare(job, Scope::Alone).await?;
     let (grant, paid) = watch::channel(u64::MAX);
     let told = read(&mut prepared.start(paid)).await;
     drop(grant);

@@ -99,6 +99,8 @@ pub(crate) fn generation(sampling: &Sampling, manifest: &Manifest, default: u64)
         // Without a seed every answer is another one, as OpenAI's are.
         seed: sampling.seed.map_or_else(rand::random, i64::cast_unsigned),
         stop: sampling.stop.0.clone(),
+        format: usual.format,
+        logprobs: None,
     }
 }
 
@@ -142,6 +144,7 @@ pub(crate) fn finish_reason(bill: &Bill) -> Result<&'static str, Error> {
     match bill.reason {
         FinishReason::Stop => Ok("stop"),
         FinishReason::Length => Ok("length"),
+        FinishReason::ToolCalls => Ok("tool_calls"),
         FinishReason::Cancelled => Err(Error::ProviderFailed {
             reason: "it ended the answer early".into(),
             charged: true,
@@ -153,7 +156,7 @@ pub(crate) fn finish_reason(bill: &Bill) -> Result<&'static str, Error> {
 pub(crate) fn text_of(outputs: &[Output]) -> String {
     let texts = outputs.iter().map(|output| match output {
         Output::Tokens { text, .. } => text.as_str(),
-        Output::Embedding { .. } | Output::Tensors(_) => "",
+        Output::Embedding { .. } | Output::Tensors(_) | Output::ToolCall { .. } => "",
     });
     texts.collect()
 }

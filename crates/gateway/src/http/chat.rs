@@ -9,7 +9,7 @@ use axum::{
 use bytes::Bytes;
 use rialto_api::openai::{ChatChoice, ChatCompletion, ChatMessage, ChatRequest};
 use rialto_protocol::{
-    job::{Job, Message},
+    job::{Job, Message, Tools},
     manifest::TaskKind,
 };
 
@@ -34,12 +34,8 @@ async fn answer(desk: Arc<Desk>, caller: Caller, body: Bytes) -> Result<Reply, E
     let generation = generation(&request.sampling, manifest, desk.config.default_max_tokens);
     let turns = request.messages.into_iter();
     let job = Job::Chat {
-        messages: turns
-            .map(|turn| Message {
-                role: turn.role,
-                content: turn.content,
-            })
-            .collect(),
+        messages: turns.map(|turn| Message::text(turn.role, turn.content)).collect(),
+        tools: Tools::default(),
         generation,
     };
     let order = order(&desk, model, job, &caller)?;

@@ -107,6 +107,7 @@ fn describe(name: &str, model: &Resolved) -> ModelMetadata {
         platform: match manifest.format {
             Format::Gguf => "gguf".into(),
             Format::Onnx => "onnx".into(),
+            Format::Safetensors => "safetensors".into(),
         },
         inputs: tensors(&manifest.inputs),
         outputs: tensors(&manifest.outputs),
@@ -164,6 +165,12 @@ fn to_job(tensor: RequestTensor) -> Tensor {
             Datatype::Fp32 => job::Datatype::Fp32,
             Datatype::Fp64 => job::Datatype::Fp64,
             Datatype::Bytes => job::Datatype::Bytes,
+            Datatype::Int8 => job::Datatype::Int8,
+            Datatype::Int16 => job::Datatype::Int16,
+            Datatype::Uint16 => job::Datatype::Uint16,
+            Datatype::Uint32 => job::Datatype::Uint32,
+            Datatype::Uint64 => job::Datatype::Uint64,
+            Datatype::Fp16 => job::Datatype::Fp16,
         },
         shape: tensor.shape,
         data: tensor.data,
@@ -179,6 +186,12 @@ fn to_public(datatype: job::Datatype) -> Datatype {
         job::Datatype::Fp32 => Datatype::Fp32,
         job::Datatype::Fp64 => Datatype::Fp64,
         job::Datatype::Bytes => Datatype::Bytes,
+        job::Datatype::Int8 => Datatype::Int8,
+        job::Datatype::Int16 => Datatype::Int16,
+        job::Datatype::Uint16 => Datatype::Uint16,
+        job::Datatype::Uint32 => Datatype::Uint32,
+        job::Datatype::Uint64 => Datatype::Uint64,
+        job::Datatype::Fp16 => Datatype::Fp16,
     }
 }
 

@@ -38,6 +38,10 @@ pub(crate) struct Tally {
     /// Values of all vectors.
     values: usize,
     any: bool,
+    /// Whether log-probabilities were asked for.
+    logprobs: bool,
+    /// Whether tools were offered.
+    tools: bool,
 }
 
 /// What a provider sent that was not asked for.
@@ -62,6 +66,11 @@ impl Tally {
             empty: 0,
             values: 0,
             any: false,
+            logprobs: match job {
+                Job::Chat { generation, .. } | Job::Completion { generation, .. } => generation.logprobs.is_some(),
+                Job::Embedding { .. } | Job::Predict { .. } => false,
+            },
+            tools: matches!(job, Job::Chat { tools, .. } if !tools.offered.is_empty()),
         }
     }
 
@@ -78,7 +87,10 @@ impl Tally {
     pub(crate) fn take(&mut self, output: &Output) -> Result<bool, Unasked> {
         let units = self.output.saturating_add(output.units());
         match output {
-            Output::Tokens { ids, text } => {
+            Output::Tokens { ids, text, logprobs } => {
+                if !logprobs.is_empty() && (!self.logprobs || logprobs.len() != ids.len()) {
+                    return Err(Unasked("it sent log-probabilities that were not asked for"));
+                }
                 if self.max_output == 0 {
                     return Err(Unasked("it sent tokens, and none were asked for"));
                 }
@@ -98,6 +110,13 @@ impl Tally {
                 self.take_result()?;
             }
             Output::Tensors(_) => self.take_result()?,
+            Output::ToolCall { name, arguments, .. } => {
+                if !self.tools {
+                    return Err(Unasked("it called a tool, and none was offered"));
+                }
+                self.take_text(name, true, units)?;
+                self.take_text(arguments, true, units)?;
+            }
         }
         self.output = units;
         self.any = true;
@@ -158,6 +177,7 @@ mod tests {
         Output::Tokens {
             text: "x".into(),
             ids: vec![1; ids],
+            logprobs: vec![],
         }
     }
 
@@ -208,6 +228,7 @@ mod tests {
         Output::Tokens {
             text: text.into(),
             ids: Vec::new(),
+            logprobs: Vec::new(),
         }
     }
 

@@ -343,6 +343,7 @@ impl Seller {
             let piece = Output::Tokens {
                 text: format!("w{output} "),
                 ids: vec![u32::try_from(output).unwrap()],
+                logprobs: vec![],
             };
             hasher.update(&piece);
             sender.send(&SellerFrame::Output(piece)).await.ok()?;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use rialto_engine::Prepared;
+use rialto_engine::{Prepared, Scope};
 use rialto_protocol::{
-    Digest, RequestId, Signature, SignedReceipt, SignedVoucher,
+    ChannelParams, Digest, RequestId, Signature, SignedReceipt, SignedVoucher,
     account::VoucherError,
+    hash::keccak256,
     wire::{Refusal, RefusalCode, SellerFrame, TradeRequest},
 };
 
@@ -46,7 +47,7 @@ pub(crate) async fn admit(room: &Room, request: TradeRequest, line: &mut Line) -
     let prepared = shelf
         .listing
         .engine
-        .prepare(request.job)
+        .prepare(request.job, scope(&request.channel))
         .await
         .map_err(|complaint| refusal::engine(&complaint))?;
     let max_output = prepared.max_output();
@@ -76,6 +77,11 @@ pub(crate) async fn admit(room: &Room, request: TradeRequest, line: &mut Line) -
         open,
         max_output,
     })
+}
+
+/// Prompts of one payer may be read from each other's memory; nobody else may learn from the time it takes.
+fn scope(channel: &ChannelParams) -> Scope {
+    Scope::Of(keccak256(&[b"rialto scope", &channel.payer.0]))
 }
 
 /// What can be checked without a look at channel or engine.

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use rialto_engine::{Answer, Error as EngineError, Piece, Prepared};
+use rialto_engine::{Answer, Ending, Error as EngineError, Piece, Prepared};
 use rialto_protocol::{
     Digest, ReceiptStatus,
     account::VoucherError,
@@ -42,6 +42,8 @@ pub(crate) struct Outcome {
     pub(crate) delivered: u64,
     /// Of what was delivered.
     pub(crate) response_hash: Digest,
+    /// What the engine said at the end, if it got there.
+    pub(crate) ending: Option<Ending>,
 }
 
 /// Why the work ends.
@@ -122,6 +124,7 @@ struct Run<'a> {
     delivered: u64,
     anything: bool,
     hasher: ResponseHasher,
+    ending: Option<Ending>,
     first: Option<(Instant, u64)>,
     last: Option<Instant>,
 }
@@ -131,7 +134,7 @@ impl<'a> Work<'a> {
     pub(crate) async fn perform(self, prepared: Box<dyn Prepared>, line: &mut Line) -> Outcome {
         let turn = match self.turn(line).await {
             Ok(turn) => turn,
-            Err(end) => return outcome(end, false, false, 0, &ResponseHasher::new()),
+            Err(end) => return outcome(end, None),
         };
         let (place, metrics) = (self.place, &self.room.metrics);
         let began = Instant::now();
@@ -147,7 +150,7 @@ impl<'a> Work<'a> {
             let (units, time) = run.pace();
             place.measured(service, units, time);
         }
-        outcome(end, true, run.anything, run.delivered, &run.hasher)
+        outcome(end, Some(run))
     }
 
     /// Waits in the queue, unless the buyer gives up or the provider stops.
@@ -176,7 +179,11 @@ impl<'a> Work<'a> {
     }
 }
 
-fn outcome(end: End, began: bool, anything: bool, delivered: u64, hasher: &ResponseHasher) -> Outcome {
+/// How a request ended whose work began, or did not.
+fn outcome(end: End, run: Option<Run<'_>>) -> Outcome {
+    let began = run.is_some();
+    let (anything, delivered) = run.as_ref().map_or((false, 0), |run| (run.anything, run.delivered));
+    let (hasher, ending) = run.map_or((ResponseHasher::new(), None), |run| (run.hasher, run.ending));
     Outcome {
         status: end.status,
         reason: end.reason,
@@ -185,6 +192,7 @@ fn outcome(end: End, began: bool, anything: bool, delivered: u64, hasher: &Respo
         anything,
         delivered,
         response_hash: hasher.finish(),
+        ending,
     }
 }
 
@@ -199,6 +207,7 @@ impl<'a> Run<'a> {
             delivered: 0,
             anything: false,
             hasher: ResponseHasher::new(),
+            ending: None,
             first: None,
             last: None,
         }
@@ -319,7 +328,11 @@ impl<'a> Run<'a> {
     async fn piece(&mut self, piece: Option<Result<Piece, EngineError>>, line: &mut Line) -> Result<(), End> {
         let output = match piece {
             Some(Ok(Piece::Output(output))) => output,
-            Some(Ok(Piece::Finished(reason))) => return Err(End::complete(reason)),
+            Some(Ok(Piece::Finished(ending))) => {
+                let end = End::complete(ending.reason);
+                self.ending = Some(ending);
+                return Err(end);
+            }
             Some(Err(complaint)) => return Err(End::failed(refusal::engine(&complaint))),
             None => return Err(End::failed(refusal::engine(&EngineError::Failed("it died".into())))),
         };
@@ -372,7 +385,16 @@ async fn until(deadline: Option<tokio::time::Instant>) {
 /// Bytes of the values in a piece.
 fn bytes(output: &Output) -> usize {
     match output {
-        Output::Tokens { text, ids } => text.len().saturating_add(ids.len().saturating_mul(5)),
+        Output::Tokens { text, ids, logprobs } => {
+            let details = logprobs
+                .iter()
+                .map(|one| 32 + one.bytes.len() + one.top.iter().map(|top| 16 + top.bytes.len()).sum::<usize>());
+            details.fold(
+                text.len().saturating_add(ids.len().saturating_mul(5)),
+                usize::saturating_add,
+            )
+        }
+        Output::ToolCall { name, arguments, .. } => name.len().saturating_add(arguments.len()),
         Output::Embedding { vector, .. } => vector.len().saturating_mul(4),
         Output::Tensors(tensors) => tensors
             .iter()

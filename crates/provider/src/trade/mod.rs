@@ -91,6 +91,7 @@ async fn finish(room: &Room, admitted: Admitted, mut line: Line, arrived: Instan
     let outcome = work.perform(prepared, &mut line).await;
     drop(place);
     let usage = billed(&outcome, open.input);
+    let cpu_micros = outcome.ending.as_ref().map_or(0, |ending| ending.cpu_micros);
     let (signed, commit) = channel.settle(Bill {
         request: open.request,
         request_hash: open.request_hash,
@@ -98,7 +99,7 @@ async fn finish(room: &Room, admitted: Admitted, mut line: Line, arrived: Instan
         usage,
         cost: cost(&open, usage),
         status: outcome.status,
-        energy_millijoules: energy(shelf.listing.energy_millijoules, usage),
+        energy_millijoules: shelf.energy.spent(cpu_micros, usage),
     });
     let stored = commit.durable().await;
     // Not before: from here on a request with the same id is told from a new one by its receipt in the store.
@@ -137,10 +138,4 @@ fn billed(outcome: &Outcome, input: u64) -> Usage {
         input,
         output: outcome.delivered,
     }
-}
-
-/// Energy by unit of output, or of input where output is not counted.
-fn energy(per_unit: u64, usage: Usage) -> u64 {
-    let units = if usage.output > 0 { usage.output } else { usage.input };
-    per_unit.saturating_mul(units)
 }

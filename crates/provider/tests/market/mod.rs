@@ -237,6 +237,7 @@ impl Market {
             }],
             meeting: Vec::new(),
             store: store.to_owned(),
+            meter: None,
             config,
             metrics: Metrics::register(&mut Registry::default()),
         };

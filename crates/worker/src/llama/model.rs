@@ -1,0 +1,190 @@
+//! A GGUF file in memory: its vocabulary, its template, and how text becomes tokens.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::OnceLock,
+};
+
+use llama_cpp_2::{
+    LogOptions,
+    llama_backend::LlamaBackend,
+    model::{LlamaModel, params::LlamaModelParams},
+    send_logs_to_tracing,
+    token::LlamaToken,
+};
+use rialto_protocol::{
+    hash::keccak256,
+    manifest::{Manifest, TaskKind},
+};
+
+use rialto_engine::{Error, LoadOptions};
+
+use super::chat::{ChatTemplate, ControlTexts, Part};
+
+/// llama.cpp is set up once for each process.
+static BACKEND: OnceLock<Option<LlamaBackend>> = OnceLock::new();
+
+/// Metadata of a file that is one of several.
+const SPLIT_COUNT: &str = "split.count";
+
+/// Metadata that says what kind of vocabulary a file has.
+const TOKENIZER: &str = "tokenizer.ggml.model";
+
+/// A loaded model.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) llama: LlamaModel,
+    /// Most tokens of prompt and answer together.
+    pub(super) limit: u32,
+    template: Option<ChatTemplate>,
+    /// Text of the token that begins every prompt, when the model has one.
+    bos: Option<String>,
+    /// Bytes of the longest token.
+    longest: u64,
+}
+
+/// llama.cpp, set up and with its log sent to ours.
+pub(super) fn backend() -> Result<&'static LlamaBackend, Error> {
+    let backend = BACKEND.get_or_init(|| {
+        send_logs_to_tracing(LogOptions::default());
+        LlamaBackend::init().ok()
+    });
+    let backend = backend.as_ref();
+    backend.ok_or_else(|| Error::Model("llama.cpp is set up elsewhere in this process".to_owned()))
+}
+
+impl Model {
+    /// Loads a verified file and checks it against the manifest. Blocks.
+    pub(super) fn load(manifest: &Manifest, path: &Path, options: &LoadOptions) -> Result<Self, Error> {
+        let backend = backend()?;
+        let parameters = LlamaModelParams::default().with_n_gpu_layers(options.gpu_layers);
+        let loaded = catch_unwind(AssertUnwindSafe(|| {
+            let llama = LlamaModel::load_from_file(backend, path, &parameters)
+                .map_err(|_| Error::Model("llama.cpp refuses the file; its log says why".to_owned()))?;
+            Self::new(manifest, llama, options)
+        }));
+        // The binding asserts where a file's numbers do not fit its types.
+        loaded.unwrap_or_else(|_| Err(Error::Model("its numbers are out of range".to_owned())))
+    }
+
+    fn new(manifest: &Manifest, llama: LlamaModel, options: &LoadOptions) -> Result<Self, Error> {
+        if llama.meta_val_str(SPLIT_COUNT).is_ok_and(|count| count.trim() != "1") {
+            return Err(Error::Model("files in several parts are not supported".to_owned()));
+        }
+        if llama
+            .meta_val_str(TOKENIZER)
+            .is_ok_and(|kind| matches!(kind.trim(), "" | "none" | "no_vocab"))
+        {
+            return Err(Error::Model("it has no vocabulary".to_owned()));
+        }
+        let limit = limit(manifest, llama.n_ctx_train(), options)?;
+        let vocabulary = llama.vocab();
+        let text = |token: LlamaToken| {
+            let text = vocabulary.text(token);
+            text.map(|text| text.to_string_lossy().into_owned())
+        };
+        // llama.cpp aborts when it is asked about the token that stands for "none".
+        let known = |token: LlamaToken| if token.0 >= 0 { text(token) } else { None };
+        let control = vocabulary.tokens().filter(|token| vocabulary.is_control(*token));
+        let control: ControlTexts = control.filter_map(text).collect();
+        let lengths = vocabulary
+            .tokens()
+            .filter_map(|token| vocabulary.text(token))
+            .map(|text| text.to_bytes().len());
+        let longest = lengths.max().unwrap_or(1).max(1);
+        let bos = known(vocabulary.bos());
+        let eos = known(vocabulary.eos()).unwrap_or_default();
+        let template = template(manifest, &llama, bos.clone().unwrap_or_default(), eos, control)?;
+        Ok(Self {
+            limit,
+            template,
+            bos: bos.filter(|_| vocabulary.should_add_bos()),
+            longest: u64::try_from(longest).unwrap_or(u64::MAX),
+            llama,
+        })
+    }
+
+    /// The chat template, if the model has one.
+    pub(super) fn template(&self) -> Option<&ChatTemplate> {
+        self.template.as_ref()
+    }
+
+    /// Tokens of a text, with the tokens that the model wants around it. Control tokens are not recognised inside.
+    pub(super) fn tokenize(&self, text: &str) -> Vec<LlamaToken> {
+        self.llama.vocab().tokenize(text.as_bytes(), true, false)
+    }
+
+    /// Tokens of a rendered conversation. A template that prints the beginning token itself does not get a second.
+    pub(super) fn tokenize_parts(&self, parts: &[Part]) -> Vec<LlamaToken> {
+        let vocabulary = self.llama.vocab();
+        let mut tokens = Vec::new();
+        for (index, part) in parts.iter().enumerate() {
+            let (text, special) = match part {
+                Part::Rendered(text) => (text, true),
+                Part::Plain(text) => (text, false),
+            };
+            let has_bos = special && self.bos.as_ref().is_some_and(|bos| text.starts_with(bos.as_str()));
+            tokens.extend(vocabulary.tokenize(text.as_bytes(), index == 0 && !has_bos, special));
+        }
+        tokens
+    }
+
+    /// Fails when a text of so many bytes cannot fit, however it is cut into tokens. Cheaper than cutting it.
+    pub(super) fn check_bytes(&self, bytes: usize) -> Result<(), Error> {
+        let least = u64::try_from(bytes).unwrap_or(u64::MAX) / self.longest;
+        self.check_tokens(least)
+    }
+
+    /// Fails unless at least one token of answer fits after so many of prompt.
+    pub(super) fn check_tokens(&self, prompt: u64) -> Result<(), Error> {
+        let limit = u64::from(self.limit);
+        if prompt >= limit {
+            return Err(Error::ContextExceeded { prompt, limit });
+        }
+        Ok(())
+    }
+}
+
+/// Most tokens by manifest, file and options.
+fn limit(manifest: &Manifest, trained: u32, options: &LoadOptions) -> Result<u32, Error> {
+    let promised = u32::try_from(manifest.context_length).unwrap_or(u32::MAX);
+    if promised < 2 {
+        return Err(Error::Model("the manifest gives it no context".to_owned()));
+    }
+    if promised > trained {
+        return Err(Error::Model(format!(
+            "the manifest promises a context of {promised} tokens, the file has {trained}"
+        )));
+    }
+    Ok(options.context.unwrap_or(promised).clamp(2, promised))
+}
+
+/// The file's chat template, which must be the one that the manifest hashes.
+fn template(
+    manifest: &Manifest,
+    llama: &LlamaModel,
+    bos: String,
+    eos: String,
+    control: ControlTexts,
+) -> Result<Option<ChatTemplate>, Error> {
+    let source = llama.chat_template(None).ok();
+    let source = source.and_then(|template| template.to_string().ok());
+    let Some(source) = source else {
+        return match manifest.task {
+            TaskKind::Chat => Err(Error::Model("it has no chat template".to_owned())),
+            _ => Ok(None),
+        };
+    };
+    let expected = manifest.chat_template_hash.trim_start_matches("0x");
+    let found = rialto_protocol::Digest(keccak256(&[source.as_bytes()])).to_string();
+    if !expected.is_empty() && !found.trim_start_matches("0x").eq_ignore_ascii_case(expected) {
+        return Err(Error::Model(format!(
+            "its chat template has the hash {found}, the manifest says {expected}"
+        )));
+    }
+    if manifest.task != TaskKind::Chat {
+        return Ok(None);
+    }
+    ChatTemplate::new(source, bos, eos, control).map(Some)
+}
