@@ -20,14 +20,53 @@ BOS_ID, TURN_ID, END_ID, PAD_ID = range(4)
 # A speech of the play: a heading line that ends in a colon, then its lines.
 HEADING = re.compile(r"^[A-Z][^\n:]{0,40}:$")
 
-# ChatML, because every runtime knows it. The leading <s> is added by the tokenizer
-# (`add_bos_token`), so it must not stand here too.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
+# ChatML, because every runtime knows it, with tools as Hermes and Qwen write them. The leading <s>
+# is added by the tokenizer (`add_bos_token`), so it must not stand here too. Words about tools are
+# few: the context is 512 tokens. Every block takes the white space before it away by itself, so it
+# renders the same whether or not a runtime trims blocks.
+CHAT_TEMPLATE = r"""
+{%- if tools %}
+    {{- '<|im_start|>system\n' }}
+    {%- if messages[0]['role'] == 'system' %}
+        {{- messages[0]['content'] + '\n\n' }}
+    {%- endif %}
+    {{- '<tools>\n' }}
+    {%- for tool in tools %}
+        {{- tool | tojson }}
+        {{- '\n' }}
+    {%- endfor %}
+    {{- '</tools>\nTo call:\n<tool_call>\n{"name": NAME, "arguments": OBJECT}\n</tool_call><|im_end|>\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message['role'] == 'tool' %}
+        {%- if loop.first or messages[loop.index0 - 1]['role'] != 'tool' %}
+            {{- '<|im_start|>user' }}
+        {%- endif %}
+        {{- '\n<tool_response>\n' + message['content'] + '\n</tool_response>' }}
+        {%- if loop.last or messages[loop.index0 + 1]['role'] != 'tool' %}
+            {{- '<|im_end|>\n' }}
+        {%- endif %}
+    {%- elif not (tools and loop.first and message['role'] == 'system') %}
+        {{- '<|im_start|>' + message['role'] + '\n' + (message['content'] or '') }}
+        {%- for asked in message['tool_calls'] or [] %}
+            {%- set function = asked['function'] or asked %}
+            {%- if message['content'] or not loop.first %}
+                {{- '\n' }}
+            {%- endif %}
+            {{- '<tool_call>\n{"name": "' + function['name'] + '", "arguments": ' }}
+            {%- if function['arguments'] is string %}
+                {{- function['arguments'] }}
+            {%- else %}
+                {{- function['arguments'] | tojson }}
+            {%- endif %}
+            {{- '}\n</tool_call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+{%- endif %}""".lstrip()
 
 
 def split(path: Path) -> tuple[str, str, str]:
