@@ -21,11 +21,12 @@ from tokenizers import Tokenizer
 import manifests
 
 HERE = Path(__file__).parent
-sys.path += [str(HERE / "breast-cancer"), str(HERE / "shakespeare")]
+sys.path += [str(HERE / name) for name in ("breast-cancer", "shakespeare", "shakespeare-words")]
 
 import corpus  # noqa: E402
 import reference  # noqa: E402
 import scores  # noqa: E402
+import words  # noqa: E402
 
 SCORE_TOLERANCE = 1e-5  # the same arithmetic, on another machine
 KEYS = {"schema", "publisher_name", "name", "tag", "task", "description", "quantisation", "licence",
@@ -125,9 +126,36 @@ def check_shakespeare() -> None:
     check_card(folder, claims)
 
 
+def check_shakespeare_words() -> None:
+    folder = HERE / "shakespeare-words"
+    check_manifest(folder / "manifest.toml")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    session = onnxruntime.InferenceSession(folder / "shakespeare-words.onnx", providers=["CPUExecutionProvider"])
+
+    def embed(texts: list[str]) -> np.ndarray:
+        rows = [np.array([tokenizer.encode(text).ids], np.int64) for text in texts]
+        return np.concatenate([session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0] for ids in rows])
+
+    recorded = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    queries, targets = words.halves((HERE / "shakespeare" / "held-out.txt").read_text(encoding="utf-8"))
+    scored = {key: value for key, value in recorded.items() if key not in ("bag_of_words", "chance", "nearest")}
+    close(words.score(embed(queries), embed(targets)), scored, "shakespeare-words")
+    close(words.chance(len(queries)), recorded["chance"], "shakespeare-words: chance")
+    example = json.loads((folder / "example.json").read_text(encoding="utf-8"))
+    close([len(tokenizer.encode(text).ids) for text in example["input"]], example["tokens"], "shakespeare-words: tokens")
+    close(embed(example["input"]).tolist(), example["expected"], "shakespeare-words: example.json")
+
+    both = lambda s: " | ".join(f"{s[key]:.3f} [{s[key + '_95'][0]:.3f}, {s[key + '_95'][1]:.3f}]" for key in ("first", "reciprocal_rank"))
+    claims = [both(recorded), both(recorded["bag_of_words"])]
+    claims.append(f"{recorded['chance']['first']:.3f} | {recorded['chance']['reciprocal_rank']:.3f}")
+    claims += [f"| {word} | {', '.join(found)} |" for word, found in recorded["nearest"].items() if word not in ("love", "death")]
+    check_card(folder, claims)
+
+
 if __name__ == "__main__":
     check_breast_cancer()
     check_shakespeare()
+    check_shakespeare_words()
     for line in wrong:
         print(line)
     print("models: " + (f"{len(wrong)} wrong" if wrong else "hashes, sizes and scores are as written"))

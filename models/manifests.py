@@ -36,9 +36,9 @@ def artifact(path: Path) -> dict:
     return {"path": path.name, "blake3": blake3(data).hexdigest(), "size": len(data)}
 
 
-def write(target: Path, fields: dict, weights: Path, inputs: list[dict], outputs: list[dict]) -> None:
+def write(target: Path, fields: dict, files: list[Path], inputs: list[dict], outputs: list[dict]) -> None:
     parts = [table("", {"schema": 1, "publisher_name": "rialto", **fields})]
-    parts.append(table("[[artifacts]]", artifact(weights)))
+    parts += [table("[[artifacts]]", artifact(file)) for file in files]
     parts += [table("[[inputs]]", tensor) for tensor in inputs]
     parts += [table("[[outputs]]", tensor) for tensor in outputs]
     target.write_text("\n".join(parts), encoding="utf-8")
@@ -66,7 +66,25 @@ def breast_cancer() -> None:
     }
     inputs = [tensor("input", "FP32", [-1, 30])]
     outputs = [tensor("label", "INT64", [-1]), tensor("probabilities", "FP32", [-1, 2])]
-    write(folder / "manifest.toml", fields, folder / "breast-cancer.onnx", inputs, outputs)
+    write(folder / "manifest.toml", fields, [folder / "breast-cancer.onnx"], inputs, outputs)
+
+
+def shakespeare_words() -> None:
+    folder = HERE / "shakespeare-words"
+    fields = {
+        "name": "shakespeare-words",
+        "tag": "f32",
+        "task": "embedding",
+        "description": "Word vectors of Shakespeare's plays: turns a text into 64 numbers that say what it is about",
+        "quantisation": "F32",
+        "licence": LICENCE,
+        "royalty_bps": 500,
+        "context_length": 512,
+        "format": "onnx",
+        "chat_template_hash": "",
+        "tokenizer_hash": keccak256((folder / "tokenizer.json").read_bytes()),
+    }
+    write(folder / "manifest.toml", fields, [folder / "shakespeare-words.onnx", folder / "tokenizer.json"], [], [])
 
 
 def shakespeare(tag: str) -> None:
@@ -87,10 +105,11 @@ def shakespeare(tag: str) -> None:
         "chat_template_hash": keccak256((folder / "chat-template.jinja").read_bytes()),
         "tokenizer_hash": keccak256((folder / "tokenizer.json").read_bytes()),
     }
-    write(folder / f"manifest-{tag}.toml", fields, weights, [], [])
+    write(folder / f"manifest-{tag}.toml", fields, [weights], [], [])
 
 
 if __name__ == "__main__":
     breast_cancer()
+    shakespeare_words()
     shakespeare("q8_0")
     shakespeare("q4_0")
