@@ -15,6 +15,7 @@ mod sandbox;
 mod signature;
 mod simulated;
 mod text;
+mod upstream;
 
 pub use engine::{Answer, Ending, Engine, EngineInfo, Piece, Prepared, Replay, Scope};
 pub use error::{ArtifactFault, Error, Fault, ONNXRUNTIME_HELP};
@@ -23,3 +24,4 @@ pub use sandbox::{Sandboxed, load, worker_program};
 pub use signature::Signature;
 pub use simulated::{SimulatedConfig, SimulatedEngine};
 pub use text::{Added, TextStream};
+pub use upstream::{Kind as UpstreamKind, Suspicions, UpstreamConfig, UpstreamEngine};
