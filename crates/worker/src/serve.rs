@@ -33,12 +33,16 @@ pub fn run() -> io::Result<()> {
         .without_time()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env().add_directive(tracing::Level::INFO.into()))
         .init();
+    // On one line, as everything in the log.
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a fault")));
     let stream: OwnedFd = io::stdin().as_fd().try_clone_to_owned()?;
     let mut stream = BlockingStream::from(stream);
     stream.set_nonblocking(false)?;
     let mut reader = FrameReader::default();
     let assignment = assignment(&mut stream, &mut reader)?;
     let steps = Steps::default();
+    // Made before the sandbox: it has sockets of its own. It starts no thread until something is to be done.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let loaded = load(&assignment, &steps);
     let ready = FromWorker::Ready(
         loaded
@@ -46,7 +50,6 @@ pub fn run() -> io::Result<()> {
             .map(|engine| engine.info().clone())
             .map_err(Clone::clone),
     );
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         stream.set_nonblocking(true)?;
         let stream = Arc::new(UnixStream::from_std(stream)?);

@@ -107,6 +107,13 @@ impl Drop for Step<'_> {
     }
 }
 
+/// Processor time of this process so far, in microseconds.
+pub(crate) fn processor_micros() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let whole = u64::try_from(time.tv_sec).unwrap_or_default().saturating_mul(1_000_000);
+    whole.saturating_add(u64::try_from(time.tv_nsec).unwrap_or_default() / 1_000)
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,6 +5,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -29,12 +30,17 @@ const LOADING: Duration = Duration::from_secs(1_800);
 /// Bytes of one line of a worker's log.
 const LOG_LINE: u64 = 4_096;
 
+/// Characters of its last line that are kept.
+const LAST_WORDS: usize = 300;
+
 /// Variables that a worker may see: where libraries of a GPU are, and how much to log. No secret is among them.
-const PASSED_ON: [&str; 4] = ["LD_LIBRARY_PATH", "RUST_LOG", "RUST_BACKTRACE", "CUDA_VISIBLE_DEVICES"];
+const PASSED_ON: [&str; 3] = ["LD_LIBRARY_PATH", "RUST_LOG", "CUDA_VISIBLE_DEVICES"];
 
 #[derive(Debug)]
 pub(super) struct Worker {
     child: Child,
+    /// The last line of its log, which tells more than how it ended.
+    last_words: Arc<Mutex<String>>,
 }
 
 pub(super) struct Started {
@@ -91,10 +97,11 @@ impl Worker {
         let mut child = command.spawn().map_err(missing)?;
         // The child has its own copy; ours must not keep the socket open.
         drop(command);
+        let last_words = Arc::new(Mutex::new(String::new()));
         if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(log(stderr, assignment.manifest.listing()));
+            tokio::spawn(log(stderr, assignment.manifest.listing(), last_words.clone()));
         }
-        let mut worker = Self { child };
+        let mut worker = Self { child, last_words };
         let info = match tokio::time::timeout(LOADING, worker.load(&ours, assignment)).await {
             Ok(loaded) => loaded?,
             Err(_) => return Err(Error::Model(format!("it did not load within {} s", LOADING.as_secs()))),
@@ -122,10 +129,14 @@ impl Worker {
 
     /// Waits for the end of the process and says how it ended.
     pub(super) async fn ended(&mut self) -> String {
-        match self.child.wait().await {
+        let ended = match self.child.wait().await {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
-        }
+        };
+        // What it wrote before it ended may still be on its way.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let last = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_empty() { ended } else { format!("{ended}, after saying: {last}") }
     }
 
     pub(super) async fn kill(&mut self) {
@@ -167,7 +178,7 @@ async fn exchange(stream: &UnixStream, assignment: &Assignment) -> io::Result<Re
 }
 
 /// Passes a worker's log on, a bounded line at a time. What a stranger's file made a library say has no control characters.
-async fn log(stderr: impl AsyncRead + Unpin, model: String) {
+async fn log(stderr: impl AsyncRead + Unpin, model: String, last_words: Arc<Mutex<String>>) {
     let mut lines = BufReader::new(stderr);
     let mut line = Vec::new();
     loop {
@@ -183,6 +194,11 @@ async fn log(stderr: impl AsyncRead + Unpin, model: String) {
             .chars()
             .map(|one| if one.is_control() { ' ' } else { one })
             .collect();
+        let text = text.trim_start();
+        if !text.is_empty() {
+            let mut last = last_words.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = text.chars().take(LAST_WORDS).collect();
+        }
         match text.split_once(' ') {
             Some(("ERROR" | "WARN", said)) => tracing::warn!(model, said, "worker"),
             Some(("INFO", said)) => tracing::info!(model, said, "worker"),

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use rialto_engine::{Answer, Engine, Error, LoadOptions, Piece, Scope};
 use rialto_protocol::{
     Digest,
+    fingerprint::Fingerprint,
     job::{Generation, Job},
     manifest::Manifest,
     output::{FinishReason, Output},
@@ -60,6 +61,8 @@ pub(crate) struct Told {
     pub(crate) text: String,
     pub(crate) pieces: Vec<Output>,
     pub(crate) finish: Option<FinishReason>,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) cpu_micros: u64,
 }
 
 impl Told {
@@ -70,7 +73,11 @@ impl Told {
                 self.ids.extend(ids);
             }
             Piece::Output(other) => self.pieces.push(other),
-            Piece::Finished(ending) => self.finish = Some(ending.reason),
+            Piece::Finished(ending) => {
+                self.finish = Some(ending.reason);
+                self.fingerprint = ending.fingerprint;
+                self.cpu_micros = ending.cpu_micros;
+            }
         }
     }
 }

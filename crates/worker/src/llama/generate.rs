@@ -21,14 +21,17 @@ use llama_cpp_2::{
     llama_batch::LlamaBatch,
     token::LlamaToken,
 };
+use rialto_engine::{Error, Mode, Scope};
 use tokio::sync::mpsc;
 
 use super::{
+    exact,
+    memory::Memory,
     model::{Model, backend},
-    sequence::{Request, Sequence, Turn},
+    reread::{self, Rereading},
+    sequence::{self, Sequence, Turn},
 };
 use crate::steps::Steps;
-use rialto_engine::Error;
 
 /// Tokens of a prompt that are read in one step.
 const CHUNK: u32 = 256;
@@ -36,13 +39,25 @@ const CHUNK: u32 = 256;
 /// llama.cpp divides its memory into parts of a multiple of this.
 const MEMORY_UNIT: u32 = 256;
 
-/// What was done so far; shows whether cancelled work stopped.
+/// Bytes of logits that one step may make.
+const LOGITS: usize = 64 << 20;
+
+/// What was done so far; shows whether cancelled work stopped, and whether prompts were remembered.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     /// Tokens of prompts that the model has read.
     pub(super) prompt: AtomicU64,
+    /// Tokens of prompts that it did not have to read.
+    pub(super) reused: AtomicU64,
     /// Tokens sampled.
     pub(super) sampled: AtomicU64,
+}
+
+/// What the thread is asked for.
+#[derive(Debug)]
+pub(super) enum Request {
+    Write(sequence::Request),
+    Reread(reread::Request),
 }
 
 /// How the thread is set up.
@@ -50,6 +65,36 @@ pub(super) struct Counters {
 pub(super) struct Settings {
     pub(super) slots: u32,
     pub(super) threads: usize,
+    pub(super) mode: Mode,
+}
+
+/// Who has a slot.
+#[derive(Debug)]
+enum Occupant {
+    Writing(Box<Sequence>),
+    Rereading(Box<Rereading>),
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    occupant: Option<Occupant>,
+    memory: Memory,
+}
+
+impl Slot {
+    fn writing(&mut self) -> Option<&mut Sequence> {
+        match &mut self.occupant {
+            Some(Occupant::Writing(sequence)) => Some(sequence),
+            _ => None,
+        }
+    }
+
+    fn rereading(&mut self) -> Option<&mut Rereading> {
+        match &mut self.occupant {
+            Some(Occupant::Rereading(rereading)) => Some(rereading),
+            _ => None,
+        }
+    }
 }
 
 /// The thread's state.
@@ -57,15 +102,18 @@ pub(super) struct Worker<'m> {
     model: &'m Model,
     context: LlamaContext<'m>,
     batch: LlamaBatch<'static>,
-    slots: Vec<Option<Sequence>>,
+    slots: Vec<Slot>,
     /// The slot whose prompt was read last, so that the next one gets its turn.
     last_read: usize,
+    /// Counts requests, to tell what was used longest ago.
+    clock: u64,
     requests: mpsc::Receiver<Request>,
     /// Whether more requests can come.
     open: bool,
     runtime: tokio::runtime::Runtime,
     counters: Arc<Counters>,
     steps: Steps,
+    settings: Settings,
 }
 
 impl<'m> Worker<'m> {
@@ -77,39 +125,44 @@ impl<'m> Worker<'m> {
         counters: Arc<Counters>,
         steps: Steps,
     ) -> Result<Self, Error> {
-        let slots = usize::try_from(settings.slots).unwrap_or(1);
         let batch_size = CHUNK.max(settings.slots);
-        let memory = model.limit.div_ceil(MEMORY_UNIT).saturating_mul(MEMORY_UNIT);
-        let memory = memory.checked_mul(settings.slots).and_then(NonZeroU32::new);
-        let memory = memory.ok_or_else(|| Error::Model("its context is too large for so many slots".to_owned()))?;
-        let threads = i32::try_from(settings.threads).unwrap_or(1);
-        let parameters = LlamaContextParams::default()
-            .with_n_ctx(Some(memory))
-            .with_n_seq_max(settings.slots)
-            .with_n_batch(batch_size)
-            .with_n_ubatch(batch_size)
-            .with_n_threads(threads)
-            .with_n_threads_batch(threads)
-            // Every sequence has memory of its own: attention then does not even see that there are others.
-            .with_kv_unified(false)
-            .with_no_perf(true);
-        let context = model
-            .llama
-            .new_context(backend()?, parameters)
-            .map_err(|_| Error::Model("llama.cpp cannot make a context; its log says why".to_owned()))?;
+        let context = context(model, settings, batch_size)?;
         let runtime = tokio::runtime::Builder::new_current_thread().build();
-        Ok(Self {
+        let mut worker = Self {
             model,
             context,
             batch: LlamaBatch::new(usize::try_from(batch_size).unwrap_or(512), 1),
-            slots: (0..slots).map(|_| None).collect(),
+            slots: (0..settings.slots).map(|_| Slot::default()).collect(),
             last_read: 0,
+            clock: 0,
             requests,
             open: true,
             runtime: runtime.map_err(|error| Error::Model(error.to_string()))?,
             counters,
             steps,
-        })
+            settings,
+        };
+        worker.warm_up()?;
+        Ok(worker)
+    }
+
+    /// Reads one chunk: the weights come into memory, a model that cannot compute is refused now, and it is known how long
+    /// a step takes.
+    fn warm_up(&mut self) -> Result<(), Error> {
+        let count = chunk_size().min(usize::try_from(self.model.limit).unwrap_or(1));
+        let tokens: Vec<Entry> = (0..count)
+            .zip(0i32..)
+            .map(|(_, position)| Entry {
+                token: self.model.filler(),
+                position,
+                slot: 0,
+                logits: position + 1 == i32::try_from(count).unwrap_or(1),
+            })
+            .collect();
+        let computed = self.compute(&tokens);
+        computed.map_err(|error| Error::Model(format!("it cannot compute: {error}")))?;
+        self.forget(0, 0);
+        Ok(())
     }
 
     /// Works until nobody can ask any more and every answer has ended.
@@ -122,7 +175,7 @@ impl<'m> Worker<'m> {
             if moved {
                 continue;
             }
-            if !self.open && self.slots.iter().all(Option::is_none) {
+            if !self.open && self.slots.iter().all(|slot| slot.occupant.is_none()) {
                 return;
             }
             self.wait();
@@ -130,7 +183,7 @@ impl<'m> Worker<'m> {
     }
 
     fn admit_waiting(&mut self) {
-        while self.slots.iter().any(Option::is_none) {
+        while self.slots.iter().any(|slot| slot.occupant.is_none()) {
             match self.requests.try_recv() {
                 Ok(request) => self.admit(request),
                 Err(mpsc::error::TryRecvError::Empty) => return,
@@ -142,16 +195,57 @@ impl<'m> Worker<'m> {
         }
     }
 
+    /// Gives a request the free slot that remembers most of its prompt; else one that remembers nothing, else the one that
+    /// was used longest ago.
     fn admit(&mut self, request: Request) {
-        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.is_none()) {
-            *slot = Some(Sequence::new(request));
+        let (prompt, scope): (&[LlamaToken], Scope) = match &request {
+            Request::Write(request) => (&request.prompt, request.scope),
+            Request::Reread(_) => (&[], Scope::Alone),
+        };
+        let mode = self.settings.mode;
+        let free = (0usize..).zip(&self.slots).filter(|(_, slot)| slot.occupant.is_none());
+        let best = free
+            .map(|(place, slot)| {
+                let reused = slot.memory.reusable(prompt, scope, mode, chunk_size());
+                (place, reused, slot.memory.is_worth_keeping(), slot.memory.used())
+            })
+            .max_by_key(|(_, reused, kept, used)| (*reused, !*kept, std::cmp::Reverse(*used)));
+        let Some((place, reused, ..)) = best else { return };
+        let reused = self.forget(place, reused);
+        self.clock += 1;
+        let used = self.clock;
+        add(&self.counters.reused, reused);
+        if let Some(slot) = self.slots.get_mut(place) {
+            slot.memory.begin(scope, reused, used);
+            slot.occupant = Some(match request {
+                Request::Write(request) => Occupant::Writing(Box::new(Sequence::new(request, reused))),
+                Request::Reread(request) => Occupant::Rereading(Box::new(Rereading::new(request))),
+            });
         }
     }
 
+    /// Forgets what a slot holds beyond its first tokens. Gives how many it still holds: some models can only forget all.
+    fn forget(&mut self, place: usize, kept: usize) -> usize {
+        let sequence = u32::try_from(place).unwrap_or_default();
+        let from = u32::try_from(kept).unwrap_or_default();
+        if from > 0 && matches!(self.context.clear_kv_cache_seq(Some(sequence), Some(from), None), Ok(true)) {
+            return kept;
+        }
+        if !matches!(self.context.clear_kv_cache_seq(Some(sequence), None, None), Ok(true)) {
+            tracing::error!(place, "llama.cpp did not forget a sequence");
+        }
+        0
+    }
+
     fn drop_ended(&mut self) {
-        for slot in 0..self.slots.len() {
-            if self.sequence(slot).is_some_and(Sequence::is_over) {
-                self.release(slot);
+        for place in 0..self.slots.len() {
+            let over = self.slots.get_mut(place).is_some_and(|slot| match &mut slot.occupant {
+                Some(Occupant::Writing(sequence)) => sequence.is_over(),
+                Some(Occupant::Rereading(rereading)) => rereading.is_over(),
+                None => false,
+            });
+            if over {
+                self.release(place);
             }
         }
     }
@@ -159,40 +253,53 @@ impl<'m> Worker<'m> {
     /// Reads one chunk of one prompt. Says whether there was one.
     fn read_prompt(&mut self) -> bool {
         let count = self.slots.len();
-        let turns = (1..=count).map(|step| (self.last_read + step) % count);
-        let chunk_size = usize::try_from(CHUNK).unwrap_or(256);
-        let mut found = None;
-        for slot in turns {
-            let sequence = self.slots.get(slot).and_then(Option::as_ref);
-            if let Some((chunk, position)) = sequence.and_then(|sequence| sequence.chunk(chunk_size)) {
-                found = Some((slot, chunk.to_vec(), position));
-                break;
+        let vocabulary = usize::try_from(self.model.llama.n_vocab()).unwrap_or(1).max(1);
+        let few = (LOGITS / 4 / vocabulary).clamp(1, chunk_size());
+        for step in 1..=count {
+            let place = (self.last_read + step) % count;
+            let found = self.slots.get(place).and_then(|slot| entries(slot, place, few));
+            if let Some(entries) = found {
+                self.last_read = place;
+                self.read_chunk(place, &entries);
+                return true;
             }
         }
-        let Some((slot, chunk, position)) = found else {
-            return false;
+        false
+    }
+
+    fn read_chunk(&mut self, place: usize, entries: &[Entry]) {
+        let micros = match self.compute(entries) {
+            Ok(micros) => micros,
+            Err(error) => return self.fail(place, &error),
         };
-        self.last_read = slot;
-        let last = chunk.len().saturating_sub(1);
-        let tokens = chunk.iter().enumerate().zip(position..);
-        let tokens: Vec<Entry> = tokens
-            .map(|((index, token), position)| Entry {
-                token: *token,
-                position,
-                slot,
-                logits: index == last,
-            })
-            .collect();
-        if let Err(error) = self.compute(&tokens) {
-            self.fail(slot, &error);
-            return true;
+        add(&self.counters.prompt, entries.len());
+        let tokens: Vec<LlamaToken> = entries.iter().map(|entry| entry.token).collect();
+        let Some(slot) = self.slots.get_mut(place) else { return };
+        slot.memory.read(&tokens);
+        if let Some(sequence) = slot.writing() {
+            sequence.charge(micros);
+            if sequence.advance_prompt(entries.len()) {
+                self.sample(place, entries.len().saturating_sub(1));
+            }
+        } else {
+            self.judge(place, entries);
         }
-        add(&self.counters.prompt, chunk.len());
-        let read_all = self.sequence(slot).is_some_and(|one| one.advance_prompt(chunk.len()));
-        if read_all {
-            self.sample(slot, last);
+    }
+
+    /// Judges the tokens of an answer that is read again.
+    fn judge(&mut self, place: usize, entries: &[Entry]) {
+        let Some(rereading) = self.slots.get_mut(place).and_then(Slot::rereading) else {
+            return;
+        };
+        let judged = (0i32..)
+            .zip(entries)
+            .filter(|(_, entry)| entry.logits)
+            .try_for_each(|(index, _)| rereading.judge(self.context.get_logits_ith(index)));
+        let last = rereading.advance(entries.len());
+        if last || judged.is_err() {
+            rereading.finish(judged);
+            self.release(place);
         }
-        true
     }
 
     /// Gives out sampled tokens and reads them, one of each sequence. Says whether anything moved.
@@ -200,36 +307,44 @@ impl<'m> Worker<'m> {
         let mut entries = Vec::new();
         let mut moved = false;
         let vocabulary = self.model.llama.vocab();
-        for slot in 0..self.slots.len() {
-            let Some(sequence) = self.sequence(slot).filter(|sequence| sequence.has_next()) else {
+        for place in 0..self.slots.len() {
+            let sequence = self.slots.get_mut(place).and_then(Slot::writing);
+            let Some(sequence) = sequence.filter(|sequence| sequence.has_next()) else {
                 continue;
             };
             match sequence.turn(&vocabulary) {
                 Turn::Decode(token, position) => entries.push(Entry {
                     token,
                     position,
-                    slot,
+                    slot: place,
                     logits: true,
                 }),
                 Turn::Blocked => {}
                 Turn::Ended => {
                     moved = true;
-                    self.release(slot);
+                    self.release(place);
                 }
             }
         }
         if entries.is_empty() {
             return moved;
         }
-        if let Err(error) = self.compute(&entries) {
-            for entry in &entries {
-                self.fail(entry.slot, &error);
+        let micros = match self.compute(&entries) {
+            Ok(micros) => micros / u64::try_from(entries.len()).unwrap_or(1),
+            Err(error) => {
+                for entry in &entries {
+                    self.fail(entry.slot, &error);
+                }
+                return true;
             }
-            return true;
-        }
+        };
         for (index, entry) in entries.iter().enumerate() {
-            if let Some(sequence) = self.sequence(entry.slot) {
-                sequence.advance_output();
+            if let Some(slot) = self.slots.get_mut(entry.slot) {
+                slot.memory.generated(entry.token);
+                if let Some(sequence) = slot.writing() {
+                    sequence.advance_output();
+                    sequence.charge(micros);
+                }
             }
             self.sample(entry.slot, index);
         }
@@ -237,20 +352,20 @@ impl<'m> Worker<'m> {
     }
 
     /// Samples from the logits at this place of the batch; ends the sequence when the model did.
-    fn sample(&mut self, slot: usize, index: usize) {
+    fn sample(&mut self, place: usize, index: usize) {
         let index = i32::try_from(index).unwrap_or(0);
         let vocabulary = self.model.llama.vocab();
         let logits = self.context.get_logits_ith(index);
-        let sequence = self.slots.get_mut(slot).and_then(Option::as_mut);
+        let sequence = self.slots.get_mut(place).and_then(Slot::writing);
         let goes_on = sequence.is_some_and(|sequence| sequence.sample(logits, &vocabulary));
         add(&self.counters.sampled, 1);
         if !goes_on {
-            self.release(slot);
+            self.release(place);
         }
     }
 
-    /// One run of the model.
-    fn compute(&mut self, entries: &[Entry]) -> Result<(), Error> {
+    /// One run of the model. Gives the processor time that it took, in microseconds.
+    fn compute(&mut self, entries: &[Entry]) -> Result<u64, Error> {
         self.batch.clear();
         for entry in entries {
             let sequence = i32::try_from(entry.slot).unwrap_or_default();
@@ -259,31 +374,40 @@ impl<'m> Worker<'m> {
                 .map_err(|error| Error::Failed(error.to_string()))?;
         }
         let step = self.steps.begin(entries.len());
+        let before = crate::steps::processor_micros();
         let decoded = self.context.decode(&mut self.batch);
+        self.context.synchronize();
+        let micros = crate::steps::processor_micros().saturating_sub(before);
         step.end();
-        decoded.map_err(|error| Error::Failed(error.to_string()))
+        decoded.map_err(|error| Error::Failed(error.to_string()))?;
+        Ok(micros)
     }
 
-    fn sequence(&mut self, slot: usize) -> Option<&mut Sequence> {
-        self.slots.get_mut(slot).and_then(Option::as_mut)
-    }
-
-    fn fail(&mut self, slot: usize, error: &Error) {
-        tracing::warn!(slot, %error, "generation failed");
-        if let Some(sequence) = self.sequence(slot) {
-            sequence.fail(error.clone());
+    fn fail(&mut self, place: usize, error: &Error) {
+        tracing::warn!(place, %error, "a computation failed");
+        match self.slots.get_mut(place).and_then(|slot| slot.occupant.as_mut()) {
+            Some(Occupant::Writing(sequence)) => sequence.fail(error.clone()),
+            Some(Occupant::Rereading(rereading)) => rereading.finish(Err(error.clone())),
+            None => {}
         }
-        self.release(slot);
+        self.release(place);
+        // What a failed computation left in the model's memory is not known.
+        self.clear(place);
     }
 
-    /// Frees a slot and forgets what the model remembers of its sequence.
-    fn release(&mut self, slot: usize) {
-        if let Some(place) = self.slots.get_mut(slot) {
-            *place = None;
+    /// Frees a slot. What nobody may use again is forgotten.
+    fn release(&mut self, place: usize) {
+        let Some(slot) = self.slots.get_mut(place) else { return };
+        slot.occupant = None;
+        if !slot.memory.is_worth_keeping() {
+            self.clear(place);
         }
-        let sequence = u32::try_from(slot).unwrap_or_default();
-        if !matches!(self.context.clear_kv_cache_seq(Some(sequence), None, None), Ok(true)) {
-            tracing::error!(slot, "llama.cpp did not forget a sequence");
+    }
+
+    fn clear(&mut self, place: usize) {
+        self.forget(place, 0);
+        if let Some(slot) = self.slots.get_mut(place) {
+            slot.memory = Memory::default();
         }
     }
 
@@ -296,9 +420,9 @@ impl<'m> Worker<'m> {
             runtime,
             ..
         } = self;
-        let listen = *open && slots.iter().any(Option::is_none);
+        let listen = *open && slots.iter().any(|slot| slot.occupant.is_none());
         let mut waits: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> = Vec::new();
-        for sequence in slots.iter_mut().flatten() {
+        for sequence in slots.iter_mut().filter_map(Slot::writing) {
             waits.push(Box::pin(sequence.unblocked()));
         }
         let arrival = runtime.block_on(poll_fn(|context| {
@@ -315,6 +439,65 @@ impl<'m> Worker<'m> {
             Some(Some(request)) => self.admit(request),
             Some(None) => self.open = false,
             None => {}
+        }
+    }
+}
+
+fn context<'m>(model: &'m Model, settings: Settings, batch_size: u32) -> Result<LlamaContext<'m>, Error> {
+    let memory = model.limit.div_ceil(MEMORY_UNIT).saturating_mul(MEMORY_UNIT);
+    let memory = memory.checked_mul(settings.slots).and_then(NonZeroU32::new);
+    let memory = memory.ok_or_else(|| Error::Model("its context is too large for so many slots".to_owned()))?;
+    let threads = i32::try_from(settings.threads).unwrap_or(1);
+    let mut parameters = LlamaContextParams::default()
+        .with_n_ctx(Some(memory))
+        .with_n_seq_max(settings.slots)
+        .with_n_batch(batch_size)
+        .with_n_ubatch(batch_size)
+        .with_n_threads(threads)
+        .with_n_threads_batch(threads)
+        // Every sequence has memory of its own: attention then does not even see that there are others.
+        .with_kv_unified(false)
+        .with_no_perf(true);
+    if settings.mode == Mode::Exact {
+        parameters = parameters.with_flash_attention_policy(exact::NO_FLASH_ATTENTION);
+    }
+    let context = model.llama.new_context(backend()?, parameters);
+    context.map_err(|_| Error::Model("llama.cpp cannot make a context; its log says why".to_owned()))
+}
+
+fn chunk_size() -> usize {
+    usize::try_from(CHUNK).unwrap_or(256)
+}
+
+/// The next chunk of a slot's prompt.
+fn entries(slot: &Slot, place: usize, few: usize) -> Option<Vec<Entry>> {
+    let entry = |token: &LlamaToken, position, logits| Entry {
+        token: *token,
+        position,
+        slot: place,
+        logits,
+    };
+    match slot.occupant.as_ref()? {
+        Occupant::Writing(sequence) => {
+            let (chunk, position) = sequence.chunk(chunk_size())?;
+            let last = chunk.len().saturating_sub(1);
+            let tokens = chunk.iter().enumerate().zip(position..);
+            Some(tokens.map(|((index, token), position)| entry(token, position, index == last)).collect())
+        }
+        Occupant::Rereading(rereading) => {
+            // Logits of a whole chunk may be more than fits; the part of the prompt before them has none.
+            let (whole, first) = rereading.chunk(chunk_size())?;
+            let silent = whole.iter().zip(first..).take_while(|(_, place)| !rereading.chooses(*place)).count();
+            let chunk = whole.get(..silent.saturating_add(few).min(whole.len()))?;
+            let tokens = chunk.iter().zip(first..);
+            Some(
+                tokens
+                    .map(|(token, place)| {
+                        let position = i32::try_from(place).unwrap_or(i32::MAX);
+                        entry(token, position, rereading.chooses(place))
+                    })
+                    .collect(),
+            )
         }
     }
 }

@@ -5,9 +5,15 @@
 
 mod chat;
 mod embed;
+mod exact;
 mod generate;
+mod grammar;
+mod logprobs;
+mod memory;
 mod model;
+mod reread;
 mod sequence;
+mod tools;
 
 use std::{
     path::Path,
@@ -18,16 +24,19 @@ use std::{
 use async_trait::async_trait;
 use llama_cpp_2::token::LlamaToken;
 use rialto_protocol::{
-    job::{Generation, Job},
+    job::{AnswerFormat, Generation, Job, ToolChoice, Tools},
     manifest::{Manifest, TaskKind},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use rialto_engine::{Answer, Engine, EngineInfo, Error, LoadOptions, Prepared, Scope};
+use llguidance::api::TopLevelGrammar;
+use rialto_engine::{Answer, Engine, EngineInfo, Error, LoadOptions, Mode, Prepared, Replay, Scope};
 
 use crate::steps::Steps;
 use generate::{Counters, Settings};
+use grammar::Grammar;
 use model::Model;
+use tools::{Reader, Style};
 
 /// Bytes of text above which tokens are counted on a thread that may block.
 const LONG_TEXT: usize = 16 << 10;
@@ -49,13 +58,15 @@ pub struct LlamaEngine {
 pub struct Work {
     /// Tokens of prompts that the model has read.
     pub prompt: u64,
+    /// Tokens of prompts that it remembered from earlier ones.
+    pub reused: u64,
     /// Tokens sampled.
     pub sampled: u64,
 }
 
 #[derive(Debug, Clone)]
 enum Queue {
-    Generate(mpsc::Sender<sequence::Request>),
+    Generate(mpsc::Sender<generate::Request>),
     Embed(mpsc::Sender<embed::Request>),
 }
 
@@ -71,7 +82,11 @@ impl LlamaEngine {
         let settings = Settings {
             slots: options.slot_count(),
             threads: threads(&model, options),
+            mode: options.mode,
         };
+        if options.mode == Mode::Exact {
+            exact::demand()?;
+        }
         let (queue, slots) = match manifest.task {
             TaskKind::Chat | TaskKind::Completion => {
                 let (sender, requests) = mpsc::channel(places);
@@ -104,7 +119,10 @@ impl LlamaEngine {
         Ok(Self {
             info: EngineInfo {
                 name,
-                class: "llama.cpp fast".to_owned(),
+                class: match options.mode {
+                    Mode::Fast => "llama.cpp fast".to_owned(),
+                    Mode::Exact => "llama.cpp exact".to_owned(),
+                },
                 slots,
             },
             model,
@@ -117,6 +135,7 @@ impl LlamaEngine {
     pub fn work(&self) -> Work {
         Work {
             prompt: self.counters.prompt.load(Ordering::Relaxed),
+            reused: self.counters.reused.load(Ordering::Relaxed),
             sampled: self.counters.sampled.load(Ordering::Relaxed),
         }
     }
@@ -164,71 +183,155 @@ impl Engine for LlamaEngine {
         &self.info
     }
 
-    async fn prepare(&self, job: Job, _scope: Scope) -> Result<Box<dyn Prepared>, Error> {
+    async fn prepare(&self, job: Job, scope: Scope) -> Result<Box<dyn Prepared>, Error> {
         job.check()?;
-        let bytes = match &job {
-            Job::Chat { messages, .. } => messages.iter().map(|message| message.content.len()).sum(),
-            Job::Completion { prompt, .. } => prompt.len(),
-            Job::Embedding { inputs } => inputs.iter().map(String::len).sum(),
-            Job::Predict { .. } => 0,
-        };
         let (model, queue) = (self.model.clone(), self.queue.clone());
-        if bytes <= LONG_TEXT {
-            return prepare(&model, queue, job);
+        if is_short(&job) {
+            return prepare(&model, queue, job, scope);
         }
-        let prepared = tokio::task::spawn_blocking(move || prepare(&model, queue, job)).await;
+        let prepared = tokio::task::spawn_blocking(move || prepare(&model, queue, job, scope)).await;
         prepared.unwrap_or_else(|error| Err(Error::Failed(error.to_string())))
     }
+
+    async fn replay(&self, job: Job, answer: Vec<u32>) -> Result<Replay, Error> {
+        job.check()?;
+        let Queue::Generate(queue) = self.queue.clone() else {
+            return Err(Error::bad("model", "this model generates no text"));
+        };
+        let model = self.model.clone();
+        let asked = tokio::task::spawn_blocking(move || Asked::of(&model, job)?.with_answer(&model, &answer)).await;
+        let (asked, answer) = asked.unwrap_or_else(|error| Err(Error::Failed(error.to_string())))?;
+        let (reply, replay) = oneshot::channel();
+        let request = generate::Request::Reread(reread::Request {
+            prompt: asked.prompt,
+            answer,
+            generation: asked.generation,
+            grammar: asked.grammar,
+            reply,
+        });
+        queue.try_send(request).map_err(|error| refusal(error).0)?;
+        replay.await.unwrap_or_else(|_| Err(Error::Failed("the engine's thread has ended".to_owned())))
+    }
 }
 
-fn prepare(model: &Model, queue: Queue, job: Job) -> Result<Box<dyn Prepared>, Error> {
+/// Whether a job is prepared quickly: little text, and no form to work out.
+fn is_short(job: &Job) -> bool {
+    let free = |generation: &Generation| generation.format == AnswerFormat::Text;
+    let bytes = match job {
+        Job::Chat {
+            messages,
+            tools,
+            generation,
+        } if tools.offered.is_empty() && free(generation) => messages.iter().map(|message| message.content.len()).sum(),
+        Job::Completion { prompt, generation } if free(generation) => prompt.len(),
+        Job::Embedding { inputs } => inputs.iter().map(String::len).sum(),
+        Job::Predict { .. } => 0,
+        Job::Chat { .. } | Job::Completion { .. } => usize::MAX,
+    };
+    bytes <= LONG_TEXT
+}
+
+fn prepare(model: &Model, queue: Queue, job: Job, scope: Scope) -> Result<Box<dyn Prepared>, Error> {
     match (job, queue) {
-        (
-            Job::Chat {
-                messages, generation, ..
-            },
-            Queue::Generate(queue),
-        ) => {
-            let template = model.template();
-            let template =
-                template.ok_or_else(|| Error::bad("model", "this model continues texts, it does not chat"))?;
-            model.check_bytes(messages.iter().map(|message| message.content.len()).sum())?;
-            let prompt = model.tokenize_parts(&template.render(&messages)?);
-            prepare_generation(model, queue, prompt, generation, "messages")
-        }
-        (Job::Completion { prompt, generation }, Queue::Generate(queue)) => {
-            model.check_bytes(prompt.len())?;
-            let prompt = model.tokenize(&prompt);
-            prepare_generation(model, queue, prompt, generation, "prompt")
-        }
         (Job::Embedding { inputs }, Queue::Embed(queue)) => prepare_embedding(model, queue, &inputs),
         (Job::Embedding { .. }, _) => Err(Error::bad("model", "this model generates text and gives no embeddings")),
-        (Job::Chat { .. } | Job::Completion { .. }, _) => {
-            Err(Error::bad("model", "this model gives embeddings and generates no text"))
-        }
         (Job::Predict { .. }, _) => Err(Error::bad("model", "this model takes text and no tensors")),
+        (_, Queue::Embed(_)) => Err(Error::bad("model", "this model gives embeddings and generates no text")),
+        (job, Queue::Generate(queue)) => {
+            let asked = Asked::of(model, job)?;
+            Ok(Box::new(PreparedGeneration { queue, asked, scope }))
+        }
     }
 }
 
-fn prepare_generation(
-    model: &Model,
-    queue: mpsc::Sender<sequence::Request>,
+/// What a generation was asked for, in tokens.
+struct Asked {
     prompt: Vec<LlamaToken>,
     generation: Generation,
-    field: &'static str,
-) -> Result<Box<dyn Prepared>, Error> {
-    if prompt.is_empty() {
-        return Err(Error::bad(field, "is empty"));
+    /// Most tokens that both the request and the context allow.
+    max_output: u64,
+    grammar: Option<Grammar>,
+    calls: Option<Reader>,
+}
+
+impl Asked {
+    fn of(model: &Model, job: Job) -> Result<Self, Error> {
+        match job {
+            Job::Chat {
+                messages,
+                tools,
+                generation,
+            } => {
+                let template = model.template();
+                let template =
+                    template.ok_or_else(|| Error::bad("model", "this model continues texts, it does not chat"))?;
+                model.check_bytes(messages.iter().map(|message| message.content.len()).sum())?;
+                let style = style(model, &tools)?;
+                let shown = style.map_or(&[][..], |_| tools.offered.as_slice());
+                let prompt = model.tokenize_parts(&template.render(&messages, shown)?);
+                let form = style.map(|style| style.form(&tools, &|text| model.is_control(text)));
+                let form = form.transpose()?.flatten().map(|form| model.grammar(form, "tools"));
+                let mut asked = Self::new(model, prompt, generation, "messages")?;
+                if let Some(form) = form {
+                    asked.grammar = Some(form?);
+                }
+                asked.calls = style.map(Reader::new);
+                Ok(asked)
+            }
+            Job::Completion { prompt, generation } => {
+                model.check_bytes(prompt.len())?;
+                let prompt = model.tokenize(&prompt);
+                Self::new(model, prompt, generation, "prompt")
+            }
+            Job::Embedding { .. } | Job::Predict { .. } => Err(Error::bad("model", "this model generates text")),
+        }
     }
-    let count = u64::try_from(prompt.len()).unwrap_or(u64::MAX);
-    model.check_tokens(count)?;
-    let max_output = generation.max_tokens.min(u64::from(model.limit).saturating_sub(count));
-    Ok(Box::new(PreparedGeneration {
-        queue,
-        prompt,
-        generation,
-        max_output,
-    }))
+
+    fn new(model: &Model, prompt: Vec<LlamaToken>, generation: Generation, field: &'static str) -> Result<Self, Error> {
+        if prompt.is_empty() {
+            return Err(Error::bad(field, "is empty"));
+        }
+        let count = u64::try_from(prompt.len()).unwrap_or(u64::MAX);
+        model.check_tokens(count)?;
+        let max_output = generation.max_tokens.min(u64::from(model.limit).saturating_sub(count));
+        let form = match &generation.format {
+            AnswerFormat::Text => None,
+            AnswerFormat::JsonObject => Some(serde_json::json!({ "type": "object" })),
+            AnswerFormat::JsonSchema(schema) => Some(
+                serde_json::from_str(schema).map_err(|error| Error::bad("response_format", error.to_string()))?,
+            ),
+        };
+        let form = form.map(TopLevelGrammar::from_json_schema);
+        let grammar = form.map(|form| model.grammar(form, "response_format")).transpose()?;
+        Ok(Self {
+            prompt,
+            generation,
+            max_output,
+            grammar,
+            calls: None,
+        })
+    }
+
+    /// Checks a claimed answer to this: tokens of the vocabulary, and no more than the context holds.
+    fn with_answer(self, model: &Model, answer: &[u32]) -> Result<(Self, Vec<LlamaToken>), Error> {
+        let vocabulary = model.llama.n_vocab();
+        let token = |id: &u32| i32::try_from(*id).ok().filter(|id| *id < vocabulary).map(LlamaToken);
+        let tokens: Option<Vec<LlamaToken>> = answer.iter().map(token).collect();
+        let tokens = tokens.filter(|tokens| !tokens.is_empty());
+        let tokens = tokens.ok_or_else(|| Error::bad("answer", "is empty, or has a token that the model lacks"))?;
+        let count = self.prompt.len().saturating_add(tokens.len()).saturating_sub(1);
+        model.check_tokens(u64::try_from(count).unwrap_or(u64::MAX))?;
+        Ok((self, tokens))
+    }
+}
+
+/// How the model writes calls, when tools are offered and may be called.
+fn style(model: &Model, tools: &Tools) -> Result<Option<Style>, Error> {
+    if tools.offered.is_empty() || tools.choice == ToolChoice::Never {
+        return Ok(None);
+    }
+    let style = model.style();
+    style.map(Some).ok_or_else(|| Error::bad("tools", "this model's chat template knows no tools"))
 }
 
 fn prepare_embedding(
@@ -251,33 +354,35 @@ fn prepare_embedding(
 }
 
 struct PreparedGeneration {
-    queue: mpsc::Sender<sequence::Request>,
-    prompt: Vec<LlamaToken>,
-    generation: Generation,
-    max_output: u64,
+    queue: mpsc::Sender<generate::Request>,
+    asked: Asked,
+    scope: Scope,
 }
 
 impl Prepared for PreparedGeneration {
     fn input_units(&self) -> u64 {
-        u64::try_from(self.prompt.len()).unwrap_or(u64::MAX)
+        u64::try_from(self.asked.prompt.len()).unwrap_or(u64::MAX)
     }
 
     fn max_output(&self) -> u64 {
-        self.max_output
+        self.asked.max_output
     }
 
     fn start(self: Box<Self>, grant: watch::Receiver<u64>) -> Answer {
         let (sender, pieces) = mpsc::channel(sequence::PIECES);
         let request = sequence::Request {
-            prompt: self.prompt,
-            generation: self.generation,
-            max_output: self.max_output,
+            prompt: self.asked.prompt,
+            generation: self.asked.generation,
+            max_output: self.asked.max_output,
+            scope: self.scope,
+            grammar: self.asked.grammar,
+            calls: self.asked.calls,
             grant,
-            pieces: sender,
+            pieces: sender.clone(),
         };
-        if let Err(error) = self.queue.try_send(request) {
-            let (refusal, request) = refusal(error);
-            let _ = request.pieces.try_send(Err(refusal));
+        if let Err(error) = self.queue.try_send(generate::Request::Write(request)) {
+            let (refusal, _request) = refusal(error);
+            let _ = sender.try_send(Err(refusal));
         }
         Answer::new(pieces)
     }

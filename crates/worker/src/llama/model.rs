@@ -18,9 +18,14 @@ use rialto_protocol::{
     manifest::{Manifest, TaskKind},
 };
 
+use llguidance::api::TopLevelGrammar;
 use rialto_engine::{Error, LoadOptions};
 
-use super::chat::{ChatTemplate, ControlTexts, Part};
+use super::{
+    chat::{ChatTemplate, ControlTexts, Part},
+    grammar::{Grammar, Grammars},
+    tools::Style,
+};
 
 /// llama.cpp is set up once for each process.
 static BACKEND: OnceLock<Option<LlamaBackend>> = OnceLock::new();
@@ -38,10 +43,15 @@ pub(super) struct Model {
     /// Most tokens of prompt and answer together.
     pub(super) limit: u32,
     template: Option<ChatTemplate>,
+    /// How the model writes calls of tools; `None` when its template knows none.
+    style: Option<Style>,
+    grammars: Grammars,
     /// Text of the token that begins every prompt, when the model has one.
     bos: Option<String>,
     /// Bytes of the longest token.
     longest: u64,
+    /// A token for computations whose result nobody wants.
+    filler: LlamaToken,
 }
 
 /// llama.cpp, set up and with its log sent to ours.
@@ -95,10 +105,18 @@ impl Model {
         let longest = lengths.max().unwrap_or(1).max(1);
         let bos = known(vocabulary.bos());
         let eos = known(vocabulary.eos()).unwrap_or_default();
-        let template = template(manifest, &llama, bos.clone().unwrap_or_default(), eos, control)?;
+        let filler = vocabulary.tokens().next().unwrap_or(LlamaToken(0));
+        let source = source(manifest, &llama)?;
+        let style = source.as_deref().and_then(Style::of);
+        let template = source
+            .map(|source| ChatTemplate::new(source, bos.clone().unwrap_or_default(), eos, control))
+            .transpose()?;
         Ok(Self {
             limit,
             template,
+            style,
+            grammars: Grammars::default(),
+            filler,
             bos: bos.filter(|_| vocabulary.should_add_bos()),
             longest: u64::try_from(longest).unwrap_or(u64::MAX),
             llama,
@@ -108,6 +126,30 @@ impl Model {
     /// The chat template, if the model has one.
     pub(super) fn template(&self) -> Option<&ChatTemplate> {
         self.template.as_ref()
+    }
+
+    /// How the model writes calls of tools.
+    pub(super) fn style(&self) -> Option<Style> {
+        self.style
+    }
+
+    /// A token for computations whose result nobody wants.
+    pub(super) fn filler(&self) -> LlamaToken {
+        self.filler
+    }
+
+    /// Begins an answer that has to be of a form. `field` is the field of the request that asked for it.
+    pub(super) fn grammar(&self, form: TopLevelGrammar, field: &'static str) -> Result<Grammar, Error> {
+        self.grammars.begin(&self.llama.vocab(), form, field)
+    }
+
+    /// Whether this text is one control token.
+    pub(super) fn is_control(&self, text: &str) -> bool {
+        let vocabulary = self.llama.vocab();
+        match vocabulary.tokenize(text.as_bytes(), false, true).as_slice() {
+            [token] => vocabulary.is_control(*token),
+            _ => false,
+        }
     }
 
     /// Tokens of a text, with the tokens that the model wants around it. Control tokens are not recognised inside.
@@ -160,14 +202,8 @@ fn limit(manifest: &Manifest, trained: u32, options: &LoadOptions) -> Result<u32
     Ok(options.context.unwrap_or(promised).clamp(2, promised))
 }
 
-/// The file's chat template, which must be the one that the manifest hashes.
-fn template(
-    manifest: &Manifest,
-    llama: &LlamaModel,
-    bos: String,
-    eos: String,
-    control: ControlTexts,
-) -> Result<Option<ChatTemplate>, Error> {
+/// The file's chat template, which must be the one that the manifest hashes; `None` where the model does not chat.
+fn source(manifest: &Manifest, llama: &LlamaModel) -> Result<Option<String>, Error> {
     let source = llama.chat_template(None).ok();
     let source = source.and_then(|template| template.to_string().ok());
     let Some(source) = source else {
@@ -183,8 +219,5 @@ fn template(
             "its chat template has the hash {found}, the manifest says {expected}"
         )));
     }
-    if manifest.task != TaskKind::Chat {
-        return Ok(None);
-    }
-    ChatTemplate::new(source, bos, eos, control).map(Some)
+    Ok((manifest.task == TaskKind::Chat).then_some(source))
 }
