@@ -45,6 +45,14 @@ fn engine_with(file: &str, change: impl FnOnce(&mut LoadOptions)) -> LlamaEngine
     .unwrap()
 }
 
+/// Options of a real worker.
+fn worker() -> LoadOptions {
+    LoadOptions {
+        worker: Some(env!("CARGO_BIN_EXE_rialto-worker").into()),
+        ..LoadOptions::default()
+    }
+}
+
 fn engine() -> LlamaEngine {
     engine_with("manifest-q8_0.toml", |options| options.slots = 8)
 }
@@ -401,27 +409,22 @@ async fn bad_jobs_are_refused_with_the_field_named() {
     );
 }
 
-#[test]
-fn a_flipped_byte_is_refused_by_hash_and_garbage_by_the_engine() {
+#[tokio::test]
+async fn a_flipped_byte_is_refused_by_hash_and_garbage_by_the_engine() {
     let (manifest, folder) = (shipped("manifest-q8_0.toml"), model_folder("shakespeare"));
     let content = std::fs::read(folder.join(&manifest.artifacts[0].path)).unwrap();
-    let refused = |content: &[u8]| {
-        let (folder, manifest) = with_artifact(&manifest, content);
-        let error = load(&manifest, folder.path(), &LoadOptions::default()).err().unwrap();
+    let overflow = b"GGUF\x03\0\0\0\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x7F\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x7F";
+    for broken in [&[0x55; 4_096], &content[..content.len() / 2], &content[..100], overflow] {
+        let (folder, manifest) = with_artifact(&manifest, broken);
+        let error = load(&manifest, folder.path(), &worker()).await.err().unwrap();
         assert!(matches!(error, Error::Model(_)), "{error}");
-    };
-    refused(&[0x55; 4_096]);
-    refused(&content[..content.len() / 2]);
-    refused(&content[..100]);
-    refused(b"GGUF\x03\0\0\0\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x7F\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x7F");
+    }
 
     let (flipped_folder, flipped) = with_artifact(&manifest, &content);
     let mut changed = content;
     changed[2_000_000] ^= 1;
     std::fs::write(flipped_folder.path().join(&flipped.artifacts[0].path), &changed).unwrap();
-    let error = load(&flipped, flipped_folder.path(), &LoadOptions::default())
-        .err()
-        .unwrap();
+    let error = load(&flipped, flipped_folder.path(), &worker()).await.err().unwrap();
     assert!(
         matches!(
             &error,
@@ -434,8 +437,8 @@ fn a_flipped_byte_is_refused_by_hash_and_garbage_by_the_engine() {
     );
 }
 
-#[test]
-fn a_manifest_that_promises_something_else_is_refused() {
+#[tokio::test]
+async fn a_manifest_that_promises_something_else_is_refused() {
     let folder = model_folder("shakespeare");
     let changes: [Change; 3] = [
         (|m| m.context_length = 4_096, "context"),
@@ -445,10 +448,7 @@ fn a_manifest_that_promises_something_else_is_refused() {
     for (change, expected) in changes {
         let mut manifest = shipped("manifest-q8_0.toml");
         change(&mut manifest);
-        let message = load(&manifest, &folder, &LoadOptions::default())
-            .err()
-            .unwrap()
-            .to_string();
+        let message = load(&manifest, &folder, &worker()).await.err().unwrap().to_string();
         assert!(message.contains(expected), "`{message}` does not say `{expected}`");
     }
 }
@@ -457,7 +457,7 @@ fn a_manifest_that_promises_something_else_is_refused() {
 async fn an_embedding_model_gives_vectors_and_no_text() {
     let mut manifest = shipped("manifest-q8_0.toml");
     manifest.task = TaskKind::Embedding;
-    let engine = load(&manifest, &model_folder("shakespeare"), &LoadOptions::default()).unwrap();
+    let engine = load(&manifest, &model_folder("shakespeare"), &worker()).await.unwrap();
     let inputs: Vec<String> = ["good night", "good morrow", "good night"].map(str::to_owned).into();
     let told = run(engine.as_ref(), Job::Embedding { inputs }).await.unwrap();
     let vectors: Vec<&Vec<f32>> = told

@@ -60,11 +60,11 @@ impl Sandboxed {
             let checked = tokio::task::spawn_blocking(check).await;
             checked.unwrap_or_else(|error| Err(Error::Failed(error.to_string())))?
         };
+        let (keeper, info) = Keeper::start(assignment).await?;
         let signature = match manifest.task {
             TaskKind::Predict => Some(Signature::new(manifest)?),
             _ => None,
         };
-        let (keeper, info) = Keeper::start(assignment).await?;
         Ok(Self {
             info,
             signature,

@@ -15,7 +15,7 @@ use rialto_protocol::{
     fingerprint::Fingerprint,
     job::{Generation, Job},
     manifest::Manifest,
-    output::{FinishReason, Output},
+    output::{FinishReason, Output, TokenLogprob},
 };
 use tokio::sync::watch;
 
@@ -58,25 +58,25 @@ pub(crate) fn with_artifact(manifest: &Manifest, content: &[u8]) -> (tempfile::T
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Told {
     pub(crate) ids: Vec<u32>,
+    pub(crate) logprobs: Vec<TokenLogprob>,
     pub(crate) text: String,
     pub(crate) pieces: Vec<Output>,
     pub(crate) finish: Option<FinishReason>,
     pub(crate) fingerprint: Fingerprint,
-    pub(crate) cpu_micros: u64,
 }
 
 impl Told {
     pub(crate) fn add(&mut self, piece: Piece) {
         match piece {
-            Piece::Output(Output::Tokens { text, ids, .. }) => {
+            Piece::Output(Output::Tokens { text, ids, logprobs }) => {
                 self.text.push_str(&text);
                 self.ids.extend(ids);
+                self.logprobs.extend(logprobs);
             }
             Piece::Output(other) => self.pieces.push(other),
             Piece::Finished(ending) => {
                 self.finish = Some(ending.reason);
                 self.fingerprint = ending.fingerprint;
-                self.cpu_micros = ending.cpu_micros;
             }
         }
     }

@@ -100,10 +100,10 @@ impl ChatTemplate {
                     ("name", Value::from(self.control.mark(&call.name, marks))),
                     ("arguments", self.marked(&arguments, marks)),
                 ];
-                Value::from_iter([
+                Value::from_pairs([
                     ("id", Value::from(self.control.mark(&call.id, marks))),
                     ("type", Value::from("function")),
-                    ("function", Value::from_iter(function)),
+                    ("function", Value::from_pairs(function)),
                 ])
             });
             fields.push(("tool_calls", calls.collect::<Vec<Value>>().into()));
@@ -111,7 +111,7 @@ impl ChatTemplate {
         if !message.tool_call_id.is_empty() {
             fields.push(("tool_call_id", Value::from(self.control.mark(&message.tool_call_id, marks))));
         }
-        Value::from_iter(fields)
+        Value::from_pairs(fields)
     }
 
     /// A tool as templates know it.
@@ -127,9 +127,9 @@ impl ChatTemplate {
             ("description", Value::from(self.control.mark(&tool.description, marks))),
             ("parameters", self.marked(&parameters, marks)),
         ];
-        Ok(Value::from_iter([
+        Ok(Value::from_pairs([
             ("type", Value::from("function")),
-            ("function", Value::from_iter(function)),
+            ("function", Value::from_pairs(function)),
         ]))
     }
 
@@ -147,7 +147,7 @@ impl ChatTemplate {
                     let inner = value.get_item(&key).unwrap_or_default();
                     (self.marked(&key, marks), self.marked(&inner, marks))
                 });
-                pairs.collect::<Vec<(Value, Value)>>().into_iter().collect()
+                Value::from_pairs(pairs.collect::<Vec<(Value, Value)>>())
             }
             _ => value.clone(),
         }

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use llama_cpp_2::{token::LlamaToken, vocab::LlamaVocab};
 use llguidance::{Matcher, ParserFactory, api::TopLevelGrammar};
 use rialto_engine::Error;
+use serde_json::{Value, json};
 use toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};
 
 /// Most bytes of a message about a schema.
@@ -20,6 +21,20 @@ pub(super) struct Grammars(OnceLock<Option<Arc<ParserFactory>>>);
 impl std::fmt::Debug for Grammars {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Grammars")
+    }
+}
+
+/// A schema as it is followed: with the spaces that Python's `json.dumps` writes and no others. Where any space is allowed a
+/// small model can write nothing but space, for as long as somebody pays.
+pub(super) fn without_idle_space(mut schema: Value) -> Value {
+    match &mut schema {
+        Value::Object(fields) => {
+            let spaces = json!({ "whitespace_flexible": false, "item_separator": ", ", "key_separator": ": " });
+            fields.insert("x-guidance".to_owned(), spaces);
+            schema
+        }
+        // `true` is a schema too.
+        _ => without_idle_space(json!({ "allOf": [schema] })),
     }
 }
 

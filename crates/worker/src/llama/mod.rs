@@ -301,7 +301,7 @@ impl Asked {
                 serde_json::from_str(schema).map_err(|error| Error::bad("response_format", error.to_string()))?,
             ),
         };
-        let form = form.map(TopLevelGrammar::from_json_schema);
+        let form = form.map(|schema| TopLevelGrammar::from_json_schema(grammar::without_idle_space(schema)));
         let grammar = form.map(|form| model.grammar(form, "response_format")).transpose()?;
         Ok(Self {
             prompt,

@@ -16,6 +16,8 @@ use rialto_engine::Error;
 use rialto_protocol::job::{Tool, ToolChoice, Tools};
 use serde_json::{Value, json};
 
+use super::grammar::without_idle_space;
+
 /// How a family of models writes calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
@@ -80,11 +82,11 @@ impl Style {
         };
         let marks = self.marks();
         let call = json!({ "anyOf": allowed.into_iter().map(|tool| schema(tool, marks)).collect::<Result<Vec<_>, _>>()? });
-        let schema = if marks.list {
+        let schema = without_idle_space(if marks.list {
             json!({ "type": "array", "items": call, "minItems": 1, "maxItems": 1 })
         } else {
             call
-        };
+        });
         let mark = |text: &str| match text {
             "" => String::new(),
             text if is_token(text) => text.to_owned(),

@@ -27,6 +27,8 @@ pub(crate) struct Reader {
     inside: bool,
     /// Whether anything but space came; what is a whole answer can only begin one.
     begun: bool,
+    /// Whether a call was the last that was found: space between calls is nobody's text.
+    after_call: bool,
 }
 
 impl Reader {
@@ -37,6 +39,7 @@ impl Reader {
             held: String::new(),
             inside: false,
             begun: false,
+            after_call: false,
         }
     }
 
@@ -45,7 +48,7 @@ impl Reader {
         self.held.push_str(text);
         let mut events = Vec::new();
         while self.step(&mut events) {}
-        events
+        self.without_space(events)
     }
 
     /// Nothing more comes: what was held is a call, or text.
@@ -58,7 +61,28 @@ impl Reader {
         } else {
             text(rest, &mut events);
         }
-        events
+        self.without_space(events)
+    }
+
+    /// Drops the space that follows a call.
+    fn without_space(&mut self, events: Vec<Event>) -> Vec<Event> {
+        let mut kept = Vec::with_capacity(events.len());
+        for event in events {
+            match event {
+                Event::Text(text) if self.after_call => {
+                    let text = text.trim_start();
+                    self.after_call = text.is_empty();
+                    if !text.is_empty() {
+                        kept.push(Event::Text(text.to_owned()));
+                    }
+                }
+                event => {
+                    self.after_call = matches!(event, Event::Call(_));
+                    kept.push(event);
+                }
+            }
+        }
+        kept
     }
 
     /// Says whether there may be more to find.
@@ -116,7 +140,7 @@ impl Reader {
         let rest = self.held.split_off(place);
         let inner = std::mem::replace(
             &mut self.held,
-            rest.get(self.marks.close.len()..).unwrap_or_default().trim_start().to_owned(),
+            rest.get(self.marks.close.len()..).unwrap_or_default().to_owned(),
         );
         self.inside = false;
         self.found(&inner, events);
