@@ -18,6 +18,7 @@ use rialto_protocol::{
     account::{SellerAccount, Settlement, VoucherError},
     channel::ChannelState,
     claim::Claim,
+    fingerprint::Fingerprint,
     signature::SignatureError,
     voucher::VoucherVerifier,
     wire::proof_digest,
@@ -45,7 +46,7 @@ pub(crate) struct Seller {
 }
 
 /// A finished request, as its receipt will state it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Bill {
     pub(crate) request: RequestId,
     pub(crate) request_hash: Digest,
@@ -54,6 +55,7 @@ pub(crate) struct Bill {
     pub(crate) cost: NanoDollars,
     pub(crate) status: ReceiptStatus,
     pub(crate) energy_millijoules: u64,
+    pub(crate) fingerprint: Fingerprint,
 }
 
 /// What the chain says of a channel.
@@ -236,8 +238,12 @@ impl Channel {
     /// Writes and signs the receipt of a request. It may be sent once the commit is durable.
     pub(crate) fn settle(&self, bill: Bill) -> (SignedReceipt, Commit) {
         let mut ledger = self.lock();
-        let signed = ledger.settle(bill, &self.seller);
-        let commit = self.store.submit(vec![Write::Receipt(Box::new(signed))]);
+        let signed = ledger.settle(&bill, &self.seller);
+        let mut writes = vec![Write::Receipt(Box::new(signed))];
+        if !bill.fingerprint.marks.is_empty() {
+            writes.push(Write::Fingerprint(Box::new((signed.receipt, bill.fingerprint))));
+        }
+        let commit = self.store.submit(writes);
         (signed, commit)
     }
 
@@ -277,7 +283,7 @@ impl Channel {
         let mut settled = Vec::new();
         for (request, open) in orphans {
             let bill = interrupted(&open, declared.get(&request).copied().unwrap_or_default());
-            let signed = ledger.settle(bill, &self.seller);
+            let signed = ledger.settle(&bill, &self.seller);
             writes.push(Write::Receipt(Box::new(signed)));
             settled.push(signed);
         }
@@ -425,7 +431,7 @@ impl Ledger {
         }
     }
 
-    fn settle(&mut self, bill: Bill, seller: &Seller) -> SignedReceipt {
+    fn settle(&mut self, bill: &Bill, seller: &Seller) -> SignedReceipt {
         let receipt = self.account.settle(Settlement {
             request: bill.request,
             usage: bill.usage,
@@ -436,7 +442,7 @@ impl Ledger {
             finished_at: clock::now(),
             region: seller.region,
             energy_millijoules: bill.energy_millijoules,
-            fingerprint_root: Digest::default(),
+            fingerprint_root: bill.fingerprint.root(),
         });
         if receipt.cost > NanoDollars::ZERO && self.unclaimed_since.is_none() {
             self.unclaimed_since = Some(receipt.finished_at);
@@ -501,6 +507,7 @@ fn interrupted(open: &OpenRequest, declared: Usage) -> Bill {
         cost: cost(open, usage),
         status: ReceiptStatus::Interrupted,
         energy_millijoules: 0,
+        fingerprint: Fingerprint::default(),
     }
 }
 

@@ -188,6 +188,7 @@ impl World {
             cost: cost(&open, usage),
             status: ReceiptStatus::Complete,
             energy_millijoules: 0,
+            fingerprint: Fingerprint::default(),
         });
         commit.durable().await.unwrap();
         assert_eq!(signed.receipt.cost, cost(&open, usage), "a covered cost was cut");

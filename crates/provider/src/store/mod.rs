@@ -19,8 +19,8 @@ use std::{
 };
 
 use rialto_protocol::{
-    ChannelId, ChannelParams, Digest, MicroDollars, Price, RequestId, SignedReceipt, SignedVoucher,
-    channel::ChannelState,
+    ChannelId, ChannelParams, Digest, MicroDollars, Price, Receipt, RequestId, SignedReceipt, SignedVoucher,
+    channel::ChannelState, fingerprint::Fingerprint,
 };
 use rialto_settlement::Trail;
 use serde::{Deserialize, Serialize};
@@ -93,6 +93,8 @@ pub(crate) enum Write {
     Open(ChannelId, OpenRequest),
     /// A receipt; its request is no longer open.
     Receipt(Box<SignedReceipt>),
+    /// What an answer's receipt has the root of.
+    Fingerprint(Box<(Receipt, Fingerprint)>),
     /// A redemption.
     Redemption(Box<Redemption>),
     /// Redemptions in this block and later ones are not on the chain any more.

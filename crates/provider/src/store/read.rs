@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use rialto_protocol::{
     Address, ChannelId, ChannelParams, MicroDollars, ModelId, NanoDollars, SignedReceipt, SignedVoucher,
-    channel::ChannelState,
+    channel::ChannelState, fingerprint::Fingerprint,
 };
 use serde::Serialize;
 use sqlx::{
@@ -88,6 +88,16 @@ impl Reader {
             .connect_with(options)
             .await?;
         Ok(Self { pool })
+    }
+
+    /// The marks whose root stands in a receipt, for as long as they are kept.
+    pub async fn fingerprint(&self, channel: ChannelId, sequence: u64) -> Result<Option<Fingerprint>, Error> {
+        let row = sqlx::query("SELECT body FROM fingerprints WHERE channel = ? AND sequence = ?")
+            .bind(channel.0.to_vec())
+            .bind(row::number(sequence))
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| row::unpacked(&row, "body")).transpose()
     }
 
     /// Receipts, newest first.

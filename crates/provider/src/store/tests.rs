@@ -2,6 +2,7 @@
 
 use rialto_protocol::{
     Address, Domain, ModelId, NanoDollars, Receipt, ReceiptStatus, ReceiptsHead, Region, SigningKey, Usage, Voucher,
+    fingerprint::Mark,
 };
 
 use super::{read::Reader, *};
@@ -274,5 +275,33 @@ async fn what_a_reorganisation_took_back_is_taken_back() {
         .collect();
     blocks.sort_unstable();
     assert_eq!(blocks, vec![8, 9]);
+    store.close(writer).await;
+}
+
+#[tokio::test]
+async fn the_marks_behind_a_root_are_kept_as_long_as_they_can_be_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("provider.db");
+    let (store, writer) = Store::open(&path).await.unwrap();
+    let fingerprint = Fingerprint {
+        marks: vec![Mark {
+            position: 0,
+            top: vec![(7, -0.5), (3, -1.5)],
+        }],
+    };
+    let recent = |sequence| Receipt {
+        finished_at: crate::clock::now(),
+        fingerprint_root: fingerprint.root(),
+        ..receipt(sequence, 1).receipt
+    };
+    let write = |receipt: Receipt| Write::Fingerprint(Box::new((receipt, fingerprint.clone())));
+    // The first is of the year 1970, and goes when the next is written.
+    for receipt in [receipt(1, 1).receipt, recent(2)] {
+        store.submit(vec![write(receipt)]).durable().await.unwrap();
+    }
+    let reader = Reader::open(&path).await.unwrap();
+    let kept = async |sequence| reader.fingerprint(params().id(), sequence).await.unwrap();
+    assert_eq!(kept(1).await, None);
+    assert_eq!(kept(2).await.map(|kept| kept.root()), Some(fingerprint.root()));
     store.close(writer).await;
 }

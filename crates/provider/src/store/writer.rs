@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use rialto_protocol::{ChannelId, SignedReceipt, channel::ChannelState};
+use rialto_protocol::{ChannelId, Receipt, SignedReceipt, channel::ChannelState, fingerprint::Fingerprint};
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::mpsc;
 use tracing::error;
@@ -16,6 +16,9 @@ use super::{
     row::{number, pack, wide},
 };
 use crate::{Error, clock};
+
+/// Seconds for which an answer's marks are kept.
+const CHALLENGEABLE: u64 = 72 * 3_600;
 
 /// Most batches in one transaction, so that the first does not wait for an endless queue.
 const MAX_GROUP: usize = 512;
@@ -104,6 +107,7 @@ async fn apply(connection: &mut SqliteConnection, write: &Write) -> Result<(), E
             Ok(())
         }
         Write::Receipt(receipt) => write_receipt(connection, receipt).await,
+        Write::Fingerprint(pair) => write_fingerprint(connection, &pair.0, &pair.1).await,
         Write::Redemption(redemption) => write_redemption(connection, redemption).await,
         Write::Unredeem(from_block) => {
             let query = sqlx::query("DELETE FROM redemptions WHERE block >= ?").bind(number(*from_block));
@@ -145,6 +149,25 @@ async fn write_state(
 }
 
 /// A plain insert: a second receipt with the same number must fail, never replace the first.
+/// Notes an answer's marks, and forgets those that nobody can be challenged for any more.
+async fn write_fingerprint(
+    connection: &mut SqliteConnection,
+    receipt: &Receipt,
+    fingerprint: &Fingerprint,
+) -> Result<(), Error> {
+    let sql = "INSERT OR REPLACE INTO fingerprints (channel, sequence, body, finished_at) VALUES (?, ?, ?, ?)";
+    let query = sqlx::query(sql)
+        .bind(receipt.channel.0.to_vec())
+        .bind(number(receipt.sequence))
+        .bind(pack(fingerprint)?)
+        .bind(number(receipt.finished_at));
+    query.execute(&mut *connection).await?;
+    let old = clock::now().saturating_sub(CHALLENGEABLE);
+    let query = sqlx::query("DELETE FROM fingerprints WHERE finished_at < ?").bind(number(old));
+    query.execute(connection).await?;
+    Ok(())
+}
+
 async fn write_receipt(connection: &mut SqliteConnection, signed: &SignedReceipt) -> Result<(), Error> {
     let receipt = &signed.receipt;
     let sql = "INSERT INTO receipts (channel, sequence, request, model, finished_at, status, input_units, output_units, \

@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Instant};
 use rialto_network::Trade;
 use rialto_protocol::{
     NodeKey, Usage,
+    fingerprint::{Fingerprint, STRIDE, WIDTH},
     wire::{BuyerFrame, Refusal, SellerFrame},
 };
 use tracing::debug;
@@ -91,7 +92,9 @@ async fn finish(room: &Room, admitted: Admitted, mut line: Line, arrived: Instan
     let outcome = work.perform(prepared, &mut line).await;
     drop(place);
     let usage = billed(&outcome, open.input);
-    let cpu_micros = outcome.ending.as_ref().map_or(0, |ending| ending.cpu_micros);
+    let (cpu_micros, fingerprint) = outcome.ending.map_or((0, Fingerprint::default()), |ending| {
+        (ending.cpu_micros, within(ending.fingerprint, usage.output))
+    });
     let (signed, commit) = channel.settle(Bill {
         request: open.request,
         request_hash: open.request_hash,
@@ -100,6 +103,7 @@ async fn finish(room: &Room, admitted: Admitted, mut line: Line, arrived: Instan
         cost: cost(&open, usage),
         status: outcome.status,
         energy_millijoules: shelf.energy.spent(cpu_micros, usage),
+        fingerprint,
     });
     let stored = commit.durable().await;
     // Not before: from here on a request with the same id is told from a new one by its receipt in the store.
@@ -125,6 +129,16 @@ async fn finish(room: &Room, admitted: Admitted, mut line: Line, arrived: Instan
         failure: outcome.failure,
     };
     line.end(&last).await;
+}
+
+/// The marks of what was delivered, and no more of them than there can be: an engine of another make may say anything.
+fn within(mut fingerprint: Fingerprint, output: u64) -> Fingerprint {
+    let most = usize::try_from(output / u64::from(STRIDE) + 1).unwrap_or(usize::MAX);
+    fingerprint
+        .marks
+        .retain(|mark| u64::from(mark.position) < output && mark.top.len() <= WIDTH);
+    fingerprint.marks.truncate(most);
+    fingerprint
 }
 
 /// Units that are billed: what was delivered, and the input if the engine worked on it. Work that failed on our side
