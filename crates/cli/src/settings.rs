@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use etcetera::{BaseStrategy, choose_base_strategy};
+use rialto_engine::UpstreamKind;
 use rialto_gateway::Gas;
 use rialto_settlement::Options;
 use serde::{Deserialize, Serialize};
@@ -95,6 +96,30 @@ pub(crate) struct ProviderFile {
     pub(crate) suggested_price: bool,
     /// Dollars to stake when the account registers.
     pub(crate) stake: Option<String>,
+    /// Models that servers run.
+    pub(crate) upstream: Vec<UpstreamFile>,
+}
+
+/// `[[provider.upstream]]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UpstreamFile {
+    /// The manifest that the model is listed by.
+    pub(crate) manifest: PathBuf,
+    /// Where the server is.
+    pub(crate) url: String,
+    /// What the server calls the model.
+    pub(crate) model: String,
+    /// A file that only its owner can read, with the server's key.
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// Which program it is.
+    pub(crate) kind: Option<UpstreamKind>,
+    /// Requests that it is given at a time.
+    pub(crate) slots: Option<u32>,
+    /// Most seconds to the first token.
+    pub(crate) first_token: Option<u64>,
+    /// Most seconds from one token to the next.
+    pub(crate) between_tokens: Option<u64>,
 }
 
 /// `[gateway]`.
@@ -187,7 +212,7 @@ mod tests {
         assert_eq!(minimal, File::default());
         let full = read(&Path::new(CONFIG).join("full.toml")).unwrap();
         assert!(full.gateway.listen.is_some() && full.provider.stake.is_some() && full.chain.listen.is_some());
-        assert_eq!(full.rpc_urls().len(), 2);
+        assert_eq!((full.rpc_urls().len(), full.provider.upstream.len()), (2, 1));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `rialto provide`: the seller's room.
 
+mod upstream;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
@@ -193,11 +195,11 @@ async fn listings(
     } else {
         &options.models
     };
-    let found = models::find(named)?;
+    let sold = upstream::sold(named, &file.upstream)?;
     let pricing = Pricing::new(settings, options, market, node, wallet.address()).await?;
     let load = load_options(settings, options.slots, options.threads);
     let mut listings = Vec::new();
-    for model in found {
+    for (model, server) in sold {
         let publisher = publisher(settings, options, market, node, &model.manifest).await?;
         if !is_registered(market, publisher, &model.manifest).await {
             bail!(
@@ -206,8 +208,15 @@ async fn listings(
                 model.path.display()
             );
         }
-        let engine = self::load(&model, &load).await?;
-        let measured = measured(settings, options, bench, &model, engine.as_ref(), &load).await;
+        let (engine, measured) = match server {
+            // What it draws is not known here, and its work may cost money.
+            Some(server) => (upstream::connect(&model, server).await?, None),
+            None => {
+                let engine = self::load(&model, &load).await?;
+                let measured = measured(settings, options, bench, &model, engine.as_ref(), &load).await;
+                (engine, measured)
+            }
+        };
         listings.push(Listing {
             price: pricing.of(&model, measured.as_ref()),
             energy_millijoules: measured.as_ref().map_or(0, Benchmark::millijoules),
