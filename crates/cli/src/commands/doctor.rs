@@ -1,29 +1,70 @@
-//! `rialto doctor`: what is wrong here, and how to mend it.
+//! `rialto doctor`: what is wrong here, and how to mend it. What is only less than it could be is said, and fails nothing.
 
-use std::net::TcpListener;
+mod models;
+mod place;
 
 use anyhow::{Result, bail};
+use rialto_machine::{CpuReadout, Gpu, Hardware, Meter, Obstacle};
 use serde::Serialize;
 
-use crate::{args::Place, market::Market, models, output, settings::Settings};
+use super::machine;
+use crate::{output, settings::Settings};
+
+/// How a thing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    /// As it should be.
+    Good,
+    /// It works, and could do better.
+    Fair,
+    /// It does not work.
+    Wrong,
+}
 
 /// One thing that was looked at.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 struct Finding {
-    what: &'static str,
+    what: String,
+    state: State,
+    /// Not wrong.
     ok: bool,
     said: String,
 }
 
+impl Finding {
+    fn new(what: impl Into<String>, state: State, said: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            state,
+            ok: state != State::Wrong,
+            said: said.into(),
+        }
+    }
+
+    /// Good, or wrong with the error's words, which say how to mend it.
+    fn of(what: impl Into<String>, result: Result<String>) -> Self {
+        match result {
+            Ok(said) => Self::new(what, State::Good, said),
+            Err(error) => Self::new(what, State::Wrong, format!("{error:#}")),
+        }
+    }
+}
+
 /// Looks at everything; fails when something is wrong.
 pub(crate) async fn run(settings: &Settings) -> Result<()> {
-    let mut findings = vec![data_dir(settings), shipped(settings).await];
-    findings.extend(market(settings).await);
-    findings.extend(ports(settings));
+    let hardware = Hardware::detect();
+    let mut findings = of_machine(&hardware, &Meter::new(&hardware));
+    findings.extend(models::look(settings, &hardware).await);
+    findings.extend(place::look(settings).await);
     let wrong = findings.iter().filter(|finding| !finding.ok).count();
     output::either(settings.json, &findings, || {
         for finding in &findings {
-            let mark = if finding.ok { "✓" } else { "✗" };
+            let mark = match finding.state {
+                State::Good => "✓",
+                State::Fair => "!",
+                State::Wrong => "✗",
+            };
             output::line(format_args!("{mark} {:<16} {}", finding.what, finding.said));
         }
     })?;
@@ -36,91 +77,137 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-fn found(what: &'static str, result: Result<String>) -> Finding {
-    match result {
-        Ok(said) => Finding { what, ok: true, said },
-        Err(error) => Finding {
-            what,
-            ok: false,
-            said: format!("{error:#}"),
-        },
+fn of_machine(hardware: &Hardware, meter: &Meter) -> Vec<Finding> {
+    let mut findings = vec![processor(hardware)];
+    findings.extend(hardware.gpus.iter().map(gpu));
+    findings.push(sandbox(hardware));
+    findings.push(energy(meter));
+    findings
+}
+
+fn processor(hardware: &Hardware) -> Finding {
+    let said = machine::processor(hardware);
+    let is_slow = cfg!(target_arch = "x86_64") && !hardware.cpu.features.contains(&"avx2");
+    if is_slow {
+        let advice = "it has no avx2, so that language models are several times slower: sell from a processor of 2013 or \
+                      later, or from a virtual machine that passes its host's processor on";
+        return Finding::new("processor", State::Fair, format!("{said}; {advice}"));
     }
+    Finding::new("processor", State::Good, said)
 }
 
-fn data_dir(settings: &Settings) -> Finding {
-    let check = || {
-        settings.dir.write("doctor", "")?;
-        std::fs::remove_file(settings.dir.path("doctor"))?;
-        Ok(format!("{} can be written", settings.dir.root().display()))
+fn gpu(gpu: &Gpu) -> Finding {
+    let features = gpu.worker_features;
+    let build: Vec<String> = features
+        .iter()
+        .map(|feature| format!("`--features {feature}`"))
+        .collect();
+    let said = if gpu.has_driver {
+        format!(
+            "{}: only a worker that is built for it uses it: `cargo build --release -p rialto-worker` with {}",
+            gpu.name,
+            build.join(" or ")
+        )
+    } else {
+        format!(
+            "{}: no driver answers for it: install the maker's driver, and try `nvidia-smi`",
+            gpu.name
+        )
     };
-    found("data directory", check())
+    Finding::new("GPU", State::Fair, said)
 }
 
-/// Loads every model that would be sold: files, hashes and engines.
-async fn shipped(settings: &Settings) -> Finding {
-    let check = async {
-        let models = models::find(&settings.file.provider.models)?;
-        for model in &models {
-            rialto_engine::load(&model.manifest, model.folder(), &rialto_engine::LoadOptions::default()).await?;
-        }
-        Ok(format!("{} load, their hashes are right", models.len()))
-    };
-    found("models", check.await)
-}
-
-async fn market(settings: &Settings) -> Vec<Finding> {
-    let market = match Market::find(settings, &Place::default()) {
-        Ok(market) => market,
-        Err(error) => {
-            return vec![Finding {
-                what: "market",
-                ok: true,
-                said: format!("{error:#}"),
-            }];
-        }
-    };
-    let deployed = async {
-        let number = market.chain.block_number().await?;
-        anyhow::ensure!(
-            market.chain.chain_id().await? == market.ticket.chain_id && market.chain.is_deployed().await?,
-            "the chain at {} is not this market's: start the right one, or begin anew with `rialto reset`",
-            market.ticket.rpc_url
+fn sandbox(hardware: &Hardware) -> Finding {
+    let said = machine::sandbox(hardware);
+    if hardware.sandbox.is_whole() {
+        return Finding::new(
+            "sandbox",
+            State::Good,
+            format!("{said}: a model's process can be closed in"),
         );
-        Ok(format!("block {number} at {}", market.ticket.rpc_url))
+    }
+    let advice = if cfg!(target_os = "linux") {
+        "a hostile model file is held less firmly here: use a kernel of 5.13 or later with Landlock among its modules \
+         (add `lsm=landlock,…` to its command line), and a container that allows `landlock_*` and `seccomp`"
+    } else {
+        "this system has neither: sell only models whose makers you trust, or sell from Linux"
     };
-    vec![
-        found(
-            "market",
-            Ok(format!(
-                "chain {}, escrow {}",
-                market.ticket.chain_id, market.ticket.contracts.escrow
-            )),
-        ),
-        found("chain", deployed.await),
-    ]
+    Finding::new("sandbox", State::Fair, format!("{said}: {advice}"))
 }
 
-/// Whether the ports are free, or held by ourselves.
-fn ports(settings: &Settings) -> Vec<Finding> {
-    let gateway = settings
-        .file
-        .gateway
-        .listen
-        .unwrap_or_else(|| super::gateway::DEFAULT_LISTEN.into());
-    let chain = settings
-        .file
-        .chain
-        .listen
-        .unwrap_or_else(|| super::chain::DEFAULT_LISTEN.into());
-    let running = settings.dir.lock("market").is_err() || settings.dir.lock("gateway").is_err();
-    let check = |address: std::net::SocketAddr| match TcpListener::bind(address) {
-        Ok(_) => Ok(format!("{address} is free")),
-        Err(_) if running => Ok(format!(
-            "{address} is in use; a market of this data directory is running"
-        )),
-        Err(error) => Err(anyhow::anyhow!(
-            "{address}: {error}: stop what uses it, or choose another address"
-        )),
+fn energy(meter: &Meter) -> Finding {
+    let state = match meter.cpu_readout() {
+        // Nothing that a seller could change here.
+        CpuReadout::Rapl(_) | CpuReadout::Estimated(Obstacle::Virtual) => State::Good,
+        CpuReadout::Estimated(_) => State::Fair,
     };
-    vec![found("gateway port", check(gateway)), found("chain port", check(chain))]
+    Finding::new("energy", state, machine::energy(meter))
+}
+
+#[cfg(test)]
+mod tests {
+    use rialto_machine::{Root, Vendor};
+
+    use super::*;
+
+    /// A machine with these files.
+    fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Hardware, Meter) {
+        let folder = tempfile::tempdir().unwrap();
+        for (relative, text) in files {
+            let path = folder.path().join(relative);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let root = Root::at(folder.path());
+        let hardware = Hardware::detect_in(&root);
+        let meter = Meter::in_root(root, &hardware);
+        (folder, hardware, meter)
+    }
+
+    fn one<'a>(findings: &'a [Finding], what: &str) -> &'a Finding {
+        findings.iter().find(|finding| finding.what == what).unwrap()
+    }
+
+    #[test]
+    fn an_old_machine_is_told_what_it_lacks_and_fails_nothing() {
+        let cpuinfo = "processor: 0\nmodel name: Old\nflags: sse avx\n";
+        let (_folder, hardware, meter) = machine(&[("proc/cpuinfo", cpuinfo)]);
+        let findings = of_machine(&hardware, &meter);
+        assert!(findings.iter().all(|finding| finding.ok));
+        assert_eq!(one(&findings, "energy").state, State::Fair);
+        assert!(one(&findings, "energy").said.contains("modprobe"));
+        assert_eq!(one(&findings, "sandbox").state, State::Fair);
+        assert!(one(&findings, "sandbox").said.contains("no Landlock"));
+        if cfg!(target_arch = "x86_64") {
+            assert!(one(&findings, "processor").said.contains("avx2"));
+        }
+    }
+
+    #[test]
+    fn a_card_is_told_which_build_uses_it_or_that_its_driver_is_missing() {
+        let cpuinfo = "processor: 0\nmodel name: New\nflags: avx avx2\n";
+        let (_folder, hardware, meter) = machine(&[
+            ("proc/cpuinfo", cpuinfo),
+            ("sys/class/drm/card0/device/vendor", "0x1002"),
+            ("sys/bus/pci/devices/0000:01:00.0/vendor", "0x10de"),
+            ("sys/bus/pci/devices/0000:01:00.0/class", "0x030000"),
+        ]);
+        assert_eq!(hardware.gpus.len(), 2);
+        for gpu in &hardware.gpus {
+            let finding = super::gpu(gpu);
+            match gpu.vendor {
+                Vendor::Nvidia => assert!(finding.said.contains("nvidia-smi"), "{}", finding.said),
+                _ => assert!(finding.said.contains("`--features rocm`"), "{}", finding.said),
+            }
+        }
+        assert_eq!(one(&of_machine(&hardware, &meter), "processor").state, State::Good);
+    }
+
+    #[test]
+    fn a_virtual_machine_cannot_be_mended_from_within() {
+        let (_folder, hardware, meter) = machine(&[("proc/cpuinfo", "processor: 0\nflags: avx avx2 hypervisor\n")]);
+        let findings = of_machine(&hardware, &meter);
+        assert_eq!(one(&findings, "energy").state, State::Good);
+        assert!(one(&findings, "energy").said.contains("estimated at"));
+    }
 }
