@@ -32,6 +32,9 @@ pub struct LoadOptions {
     pub onnxruntime: Option<PathBuf>,
     /// Most bytes of all output tensors of one predictive request.
     pub max_tensor_bytes: u64,
+    /// Milliseconds that a predictive request may wait for others that can run in one batch with it. Zero only takes
+    /// together what waits anyway; and none ever wait where a batch could change a bit of an answer.
+    pub gather_millis: u32,
     /// How a language model computes.
     pub mode: Mode,
     /// The program of the worker; `None` for `rialto-worker` beside this one.
@@ -50,6 +53,7 @@ impl Default for LoadOptions {
             gpu_layers: 0,
             onnxruntime: None,
             max_tensor_bytes: 64 << 20,
+            gather_millis: 0,
             mode: Mode::Fast,
             worker: None,
             memory: None,

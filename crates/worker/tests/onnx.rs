@@ -1,4 +1,5 @@
-//! The shipped classifier through ONNX Runtime: the numbers of Python's, and every wrong input and file refused.
+//! Models through ONNX Runtime: the numbers of Python's, every wrong input and file refused, and nothing that depends on
+//! who else asks.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,17 +10,26 @@
 )]
 #![expect(clippy::cast_possible_truncation, reason = "the model takes single precision")]
 
+#[path = "onnx/batches.rs"]
+mod batches;
+#[path = "onnx/embeddings.rs"]
+mod embeddings;
+#[path = "onnx/families.rs"]
+mod families;
 #[path = "../../engine/tests/support/mod.rs"]
 mod support;
 
-use rialto_engine::{ArtifactFault, Engine, Error, OnnxEngine, load};
+use std::path::Path;
+
+use rialto_engine::{ArtifactFault, Engine, Error, LoadOptions, Scope};
 use rialto_protocol::{
     job::{Datatype, Job, Tensor},
     manifest::Manifest,
     output::{FinishReason, Output},
 };
+use rialto_worker::{Steps, onnx::OnnxEngine};
 use serde_json::Value;
-use support::{manifest, model_folder, options, run, with_artifact};
+use support::{manifest, model_folder, run, with_artifact};
 
 /// A change of a manifest, and what the refusal must say.
 type Change = (fn(&mut Manifest), &'static str);
@@ -28,8 +38,36 @@ fn shipped() -> Manifest {
     manifest(&model_folder("breast-cancer"), "manifest.toml")
 }
 
+/// Options with the worker of this build.
+fn options() -> LoadOptions {
+    LoadOptions {
+        worker: Some(env!("CARGO_BIN_EXE_rialto-worker").into()),
+        ..support::options()
+    }
+}
+
+/// In this process, as the worker loads it in its own.
+fn load_here(manifest: &Manifest, folder: &Path, options: &LoadOptions) -> Result<OnnxEngine, Error> {
+    OnnxEngine::load(manifest, folder, options, &Steps::default())
+}
+
+/// Both ways: what a worker refuses, its host refuses with the same words or earlier.
+async fn refused(manifest: &Manifest, folder: &Path) -> Error {
+    let here = load_here(manifest, folder, &options())
+        .err()
+        .expect("this should be refused");
+    let there = rialto_engine::load(manifest, folder, &options()).await.err();
+    let there = there.expect("this should be refused in a worker too");
+    assert_eq!(
+        std::mem::discriminant(&here),
+        std::mem::discriminant(&there),
+        "{here}, and in a worker {there}"
+    );
+    here
+}
+
 fn engine() -> OnnxEngine {
-    OnnxEngine::load(&shipped(), &model_folder("breast-cancer"), &options()).unwrap()
+    load_here(&shipped(), &model_folder("breast-cancer"), &options()).unwrap()
 }
 
 fn example() -> Value {
@@ -195,26 +233,26 @@ async fn what_does_not_fit_the_signature_is_refused_and_named() {
 async fn a_batch_whose_outputs_would_be_too_large_is_refused_before_it_runs() {
     let mut options = options();
     options.max_tensor_bytes = 63;
-    let engine = OnnxEngine::load(&shipped(), &model_folder("breast-cancer"), &options).unwrap();
+    let engine = load_here(&shipped(), &model_folder("breast-cancer"), &options).unwrap();
     assert!(refusal(&engine, predict(vec![input()], &[])).await.contains("64 bytes"));
 }
 
-#[test]
-fn a_flipped_byte_is_refused_by_hash_and_garbage_by_the_engine() {
+#[tokio::test]
+async fn a_flipped_byte_is_refused_by_hash_and_garbage_by_the_engine() {
     let (manifest, folder) = (shipped(), model_folder("breast-cancer"));
     let mut content = std::fs::read(folder.join(&manifest.artifacts[0].path)).unwrap();
 
     let (garbage_folder, garbage) = with_artifact(&manifest, &vec![0x55; 4_096]);
-    let error = load(&garbage, garbage_folder.path(), &options()).err().unwrap();
+    let error = refused(&garbage, garbage_folder.path()).await;
     assert!(matches!(error, Error::Model(_)), "{error}");
     let (cut_folder, cut) = with_artifact(&manifest, &content[..content.len() / 2]);
-    let error = load(&cut, cut_folder.path(), &options()).err().unwrap();
+    let error = refused(&cut, cut_folder.path()).await;
     assert!(matches!(error, Error::Model(_)), "{error}");
 
     let (flipped_folder, flipped) = with_artifact(&manifest, &content);
     content[1_000] ^= 1;
     std::fs::write(flipped_folder.path().join(&flipped.artifacts[0].path), &content).unwrap();
-    match load(&flipped, flipped_folder.path(), &options()).err().unwrap() {
+    match refused(&flipped, flipped_folder.path()).await {
         Error::Artifact {
             path,
             fault: ArtifactFault::Hash { expected, found },
@@ -227,8 +265,8 @@ fn a_flipped_byte_is_refused_by_hash_and_garbage_by_the_engine() {
     }
 }
 
-#[test]
-fn a_manifest_that_promises_another_signature_is_refused() {
+#[tokio::test]
+async fn a_manifest_that_promises_another_signature_is_refused() {
     let folder = model_folder("breast-cancer");
     let changes: [Change; 5] = [
         (|m| m.inputs[0].name = "x".into(), "`input` is not in the manifest"),
@@ -240,7 +278,7 @@ fn a_manifest_that_promises_another_signature_is_refused() {
     for (change, expected) in changes {
         let mut manifest = shipped();
         change(&mut manifest);
-        let message = load(&manifest, &folder, &options()).err().unwrap().to_string();
+        let message = refused(&manifest, &folder).await.to_string();
         assert!(message.contains(expected), "`{message}` does not say `{expected}`");
     }
 }
@@ -249,7 +287,7 @@ fn a_manifest_that_promises_another_signature_is_refused() {
 async fn more_requests_than_places_are_refused_as_busy_and_the_others_are_served() {
     let mut options = options();
     (options.slots, options.queue) = (1, 2);
-    let engine = OnnxEngine::load(&shipped(), &model_folder("breast-cancer"), &options).unwrap();
+    let engine = load_here(&shipped(), &model_folder("breast-cancer"), &options).unwrap();
     let (_grant, paid) = tokio::sync::watch::channel(0);
     let mut answers = vec![];
     for _ in 0..5 {

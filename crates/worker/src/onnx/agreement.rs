@@ -1,5 +1,6 @@
 //! Whether a loaded model keeps what its manifest promises.
 
+use super::maps;
 use ort::{
     session::Session,
     value::{Outlet, TensorElementType, ValueType},
@@ -29,10 +30,15 @@ fn compare(kind: &str, declared: &[TensorSpec], found: &[Outlet]) -> Result<(), 
         let Some(outlet) = found.iter().find(|outlet| outlet.name() == name) else {
             return Err(differs("is in the manifest and not in the model".to_owned()));
         };
+        if maps::fits(outlet.dtype(), spec) {
+            continue;
+        }
         let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
-            return Err(differs(
-                "is no tensor; export scikit-learn models with zipmap=False".to_owned(),
-            ));
+            let found = outlet.dtype();
+            return Err(differs(format!(
+                "is {found}, no tensor; a classifier's probabilities may be declared as FP32 [-1, CLASSES], or be \
+                 exported with zipmap=False"
+            )));
         };
         if datatype(*ty) != Some(spec.datatype) {
             return Err(differs(format!("is {ty:?}, the manifest says {:?}", spec.datatype)));

@@ -1,54 +1,62 @@
-//! Predictive models through ONNX Runtime, which is loaded when the first model is.
+//! Predictive models, and models that turn texts into vectors, through ONNX Runtime, which is loaded when the first model
+//! is.
 //!
-//! One intra-op thread for each session and deterministic kernels: the same batch gives the same bits, which is what
-//! an audit repeats. Requests run on blocking threads, one session each, because a session is not safe to share.
+//! One intra-op thread for each session and deterministic kernels: the same batch gives the same bits. That is what an
+//! audit repeats: it runs the request's rows once more, as one batch, and compares. So requests are run together only
+//! where the trial at load found that no row's bits depend on the rows beside it (`trial.rs`).
 
 mod agreement;
+mod batch;
+mod maps;
+mod queue;
 mod runtime;
+mod sessions;
 mod tensor;
+mod text;
+mod trial;
 
 pub use runtime::environment;
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use ort::session::{NoSelectedOutputs, RunOptions, Session, builder::SessionBuilder};
+use ort::session::Session;
 use rialto_protocol::{
-    job::{Job, Tensor},
-    manifest::Manifest,
-    output::{FinishReason, Output},
+    job::Job,
+    manifest::{Manifest, TaskKind},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    time::Instant,
+};
 
 use rialto_engine::{
-    Answer, Engine, EngineInfo, Error, LoadOptions, Piece, Prepared, Scope, Signature,
+    Answer, Engine, EngineInfo, Error, LoadOptions, Prepared, Scope, Signature,
     artifact::{self, VerifiedContent},
     files,
 };
 
 use crate::steps::Steps;
+use queue::{Queue, Request, Work};
+use sessions::Sessions;
+use text::Reader;
+use trial::Trial;
 
-/// Files above this size get one session, because each session holds the weights again.
-const LARGE_MODEL: u64 = 256 << 20;
-
-/// A predictive model in ONNX Runtime.
+/// A model in ONNX Runtime.
 pub struct OnnxEngine {
     info: EngineInfo,
-    signature: Arc<Signature>,
-    pool: Arc<Pool>,
-}
-
-/// Sessions that are not in use, and the places for requests.
-struct Pool {
-    idle: Mutex<Vec<Session>>,
-    free: Arc<Semaphore>,
+    task: Task,
+    queue: Arc<Queue>,
     /// Requests that run or wait.
     admitted: Arc<Semaphore>,
     max_tensor_bytes: u64,
-    steps: Steps,
+    most_rows: u64,
+}
+
+/// What the model is asked for.
+enum Task {
+    Predict(Signature),
+    Embed(Reader),
 }
 
 impl std::fmt::Debug for OnnxEngine {
@@ -60,50 +68,83 @@ impl std::fmt::Debug for OnnxEngine {
 }
 
 impl OnnxEngine {
-    /// Verifies the files, loads ONNX Runtime and the model, and checks the model's signature against the manifest's.
-    /// The first artifact is the model, the others are its external data. Blocks.
+    /// Verifies the files, loads ONNX Runtime and the model, checks that it is what the manifest says, and tries it. The
+    /// first artifact is the model; the others are its external data, and the tokenizer of a model that reads texts.
+    /// Blocks.
     pub fn load(manifest: &Manifest, folder: &Path, options: &LoadOptions, steps: &Steps) -> Result<Self, Error> {
         let files = artifact::read(manifest, folder)?;
         let Some(((_, model), others)) = files.split_first() else {
             return Err(Error::Model("the manifest names no file".to_owned()));
         };
-        check_external(model, others)?;
+        let reads_texts = manifest.task == TaskKind::Embedding;
+        let is_external = |file: &&VerifiedContent| !(reads_texts && file.0 == text::FILE);
+        let external: Vec<VerifiedContent> = others.iter().filter(is_external).cloned().collect();
+        check_external(model, &external)?;
         let environment = runtime::environment(options.onnxruntime.as_deref())?;
         let size: u64 = manifest.artifacts.iter().map(|artifact| artifact.size).sum();
-        let count = session_count(size, options);
-        let sessions = (0..count)
-            .map(|_| {
-                let mut builder = builder(&environment, others).map_err(refused)?;
-                builder.commit_from_memory(model).map_err(refused)
-            })
-            .collect::<Result<Vec<Session>, Error>>()?;
-        let signature = match sessions.first() {
-            Some(session) => {
-                agreement::check(manifest, session)?;
-                Signature::new(manifest)?
-            }
-            None => return Err(Error::Model("no session was made".to_owned())),
-        };
-        let slots = u32::try_from(count).unwrap_or(1);
+        let count = sessions::count(size, options);
+        let mut sessions = sessions::make(&environment, model, &external, count)?;
+        let first = sessions.first_mut();
+        let first = first.ok_or_else(|| Error::Model("no session was made".to_owned()))?;
+        let (task, trial) = task(manifest, options, others, first)?;
         let queue = usize::try_from(options.queue).unwrap_or(64).min(1 << 16);
-        let pool = Pool {
-            idle: Mutex::new(sessions),
-            free: Arc::new(Semaphore::new(count)),
-            admitted: Arc::new(Semaphore::new(count.saturating_add(queue))),
-            max_tensor_bytes: options.max_tensor_bytes,
-            steps: steps.clone(),
-        };
-        tracing::info!(model = manifest.listing(), sessions = count, "onnx model loaded");
+        tracing::info!(
+            model = manifest.listing(),
+            sessions = count,
+            rows_together = trial.most_rows,
+            nanos_alone = trial.alone.map(|(nanos, _)| nanos),
+            "onnx model loaded"
+        );
+        let gather = Duration::from_millis(u64::from(options.gather_millis));
+        let queue_of = Queue::new(
+            Sessions::new(sessions),
+            trial,
+            gather,
+            options.max_tensor_bytes,
+            steps.clone(),
+        );
         Ok(Self {
             info: EngineInfo {
                 name: manifest.listing(),
                 class: "onnxruntime".to_owned(),
-                slots,
+                slots: u32::try_from(count).unwrap_or(1),
             },
-            signature: Arc::new(signature),
-            pool: Arc::new(pool),
+            task,
+            queue: Arc::new(queue_of),
+            admitted: Arc::new(Semaphore::new(count.saturating_add(queue))),
+            max_tensor_bytes: options.max_tensor_bytes,
+            most_rows: trial.most_rows,
         })
     }
+
+    /// Most rows of several requests that run as one batch; 1 where requests never do, because a row's bits depend on the
+    /// rows beside it, because the first dimension is no batch, or because one row takes long.
+    pub fn most_rows(&self) -> u64 {
+        self.most_rows
+    }
+
+    /// Runs of the model so far: fewer than requests where some ran together.
+    pub fn runs(&self) -> u64 {
+        self.queue.runs()
+    }
+}
+
+/// What the model is for, checked, and how it runs.
+fn task(
+    manifest: &Manifest,
+    options: &LoadOptions,
+    files: &[VerifiedContent],
+    session: &mut Session,
+) -> Result<(Task, Trial), Error> {
+    if manifest.task == TaskKind::Embedding {
+        text::check(session)?;
+        let limit = options.context.map_or(manifest.context_length, u64::from);
+        let reader = Reader::load(files, limit.min(manifest.context_length))?;
+        return Ok((Task::Embed(reader), text::trial(session)));
+    }
+    agreement::check(manifest, session)?;
+    let signature = Signature::new(manifest)?;
+    Ok((Task::Predict(signature), trial::run(session, manifest)))
 }
 
 #[async_trait]
@@ -114,33 +155,54 @@ impl Engine for OnnxEngine {
 
     async fn prepare(&self, job: Job, _scope: Scope) -> Result<Box<dyn Prepared>, Error> {
         job.check()?;
-        let Job::Predict { inputs, outputs } = job else {
-            return Err(Error::bad(
-                "model",
-                "this model takes tensors: use the inference protocol",
-            ));
+        let (work, units, pieces) = match (&self.task, job) {
+            (Task::Predict(signature), Job::Predict { inputs, outputs }) => {
+                let rows = signature.check(&inputs, self.max_tensor_bytes)?;
+                let outputs = signature.wanted(outputs)?;
+                inputs.iter().try_for_each(tensor::check_strings)?;
+                (Work::Predict { inputs, outputs }, rows, 2)
+            }
+            (Task::Embed(reader), Job::Embedding { inputs }) => {
+                let tokens = |(index, text): (usize, &String)| reader.tokens(index, text);
+                let texts = inputs.iter().enumerate().map(tokens).collect::<Result<Vec<_>, _>>()?;
+                let total = texts.iter().map(Vec::len).fold(0, usize::saturating_add);
+                let pieces = texts.len().saturating_add(1);
+                (Work::Embed { texts }, u64::try_from(total).unwrap_or(u64::MAX), pieces)
+            }
+            (Task::Predict(_), _) => {
+                let reason = "this model takes tensors: use the inference protocol";
+                return Err(Error::bad("model", reason));
+            }
+            (Task::Embed(_), _) => {
+                return Err(Error::bad(
+                    "model",
+                    "this model turns texts into vectors: ask for embeddings",
+                ));
+            }
         };
-        let rows = self.signature.check(&inputs, self.pool.max_tensor_bytes)?;
-        let outputs = self.signature.wanted(outputs)?;
         Ok(Box::new(OnnxJob {
-            pool: self.pool.clone(),
-            inputs,
-            outputs,
-            rows,
+            queue: self.queue.clone(),
+            admitted: self.admitted.clone(),
+            work,
+            units,
+            pieces,
         }))
     }
 }
 
 struct OnnxJob {
-    pool: Arc<Pool>,
-    inputs: Vec<Tensor>,
-    outputs: Vec<String>,
-    rows: u64,
+    queue: Arc<Queue>,
+    admitted: Arc<Semaphore>,
+    work: Work,
+    /// Rows, or tokens.
+    units: u64,
+    /// Most pieces of the answer.
+    pieces: usize,
 }
 
 impl Prepared for OnnxJob {
     fn input_units(&self) -> u64 {
-        self.rows
+        self.units
     }
 
     fn max_output(&self) -> u64 {
@@ -148,80 +210,21 @@ impl Prepared for OnnxJob {
     }
 
     fn start(self: Box<Self>, _grant: watch::Receiver<u64>) -> Answer {
-        let (sender, pieces) = mpsc::channel(2);
-        match self.pool.admitted.clone().try_acquire_owned() {
-            Ok(place) => {
-                tokio::spawn(async move {
-                    let _place = place;
-                    self.answer(&sender).await;
-                });
-            }
+        let (sender, pieces) = mpsc::channel(self.pieces);
+        match self.admitted.try_acquire_owned() {
+            Ok(place) => self.queue.push(Request {
+                work: self.work,
+                units: self.units,
+                pieces: sender,
+                arrived: Instant::now(),
+                place,
+            }),
             Err(_) => {
                 // The channel is new, so it has room.
                 let _ = sender.try_send(Err(Error::Busy));
             }
         }
         Answer::new(pieces)
-    }
-}
-
-impl OnnxJob {
-    async fn answer(self: Box<Self>, sender: &mpsc::Sender<Result<Piece, Error>>) {
-        let permit = tokio::select! {
-            () = sender.closed() => return,
-            permit = self.pool.free.clone().acquire_owned() => permit,
-        };
-        let (Ok(permit), Ok(options)) = (permit, RunOptions::new()) else {
-            let _ = sender.send(Err(stopped())).await;
-            return;
-        };
-        let options = Arc::new(options);
-        let (pool, running) = (self.pool.clone(), options.clone());
-        let mut work = tokio::task::spawn_blocking(move || pool.run(permit, &self.inputs, &self.outputs, &running));
-        let outcome = tokio::select! {
-            outcome = &mut work => outcome,
-            () = sender.closed() => {
-                // ONNX Runtime looks at this flag between the nodes of the graph.
-                if let Err(error) = options.terminate() {
-                    tracing::warn!(%error, "onnx run could not be cancelled");
-                }
-                work.await
-            }
-        };
-        let pieces = match outcome {
-            Ok(Ok(tensors)) => vec![
-                Ok(Piece::Output(Output::Tensors(tensors))),
-                Ok(Piece::Finished(FinishReason::Stop.into())),
-            ],
-            Ok(Err(error)) => vec![Err(error)],
-            Err(error) => vec![Err(Error::Failed(format!("the run was lost: {error}")))],
-        };
-        for piece in pieces {
-            if sender.send(piece).await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-impl Pool {
-    /// Runs on a session that nobody else uses. The permit says that there is one.
-    fn run(
-        &self,
-        permit: OwnedSemaphorePermit,
-        inputs: &[Tensor],
-        outputs: &[String],
-        options: &RunOptions<NoSelectedOutputs>,
-    ) -> Result<Vec<Tensor>, Error> {
-        let session = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut session = session.ok_or_else(stopped)?;
-        let rows = inputs.first().map_or(1, Tensor::rows);
-        let step = self.steps.begin(usize::try_from(rows).unwrap_or(usize::MAX));
-        let result = tensor::run(&mut session, inputs, outputs, options, self.max_tensor_bytes);
-        step.end();
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
-        drop(permit);
-        result
     }
 }
 
@@ -239,32 +242,4 @@ fn check_external(model: &[u8], others: &[VerifiedContent]) -> Result<(), Error>
         Some((name, _)) => Err(Error::Model(format!("the artifact `{name}` is not used by the model"))),
         None => Ok(()),
     }
-}
-
-fn builder(environment: &ort::environment::Environment, others: &[VerifiedContent]) -> ort::Result<SessionBuilder> {
-    let mut builder = Session::builder(environment)?
-        .with_intra_threads(1)?
-        .with_inter_threads(1)?
-        .with_parallel_execution(false)?
-        .with_deterministic_compute(true)?;
-    for (name, content) in others {
-        builder = builder.with_external_initializer_file_in_memory(name, content.clone())?;
-    }
-    Ok(builder)
-}
-
-fn session_count(size: u64, options: &LoadOptions) -> usize {
-    if size > LARGE_MODEL {
-        return 1;
-    }
-    let slots = usize::try_from(options.slot_count()).unwrap_or(1);
-    slots.min(options.thread_count())
-}
-
-fn refused(error: impl std::fmt::Display) -> Error {
-    Error::Model(error.to_string())
-}
-
-fn stopped() -> Error {
-    Error::Failed("the engine was shut down".to_owned())
 }

@@ -1,28 +1,40 @@
 //! Tensors between the protocol's bytes and ONNX Runtime's values, and the run itself.
 
 use ort::{
-    session::{NoSelectedOutputs, RunOptions, Session},
+    ErrorCode,
+    session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue},
     value::{DynValue, PrimitiveTensorElementType, Tensor as Value},
 };
 use rialto_protocol::job::{Datatype, Tensor};
 
 use rialto_engine::Error;
 
-use super::agreement;
+use super::{agreement, maps};
 
-/// Runs a batch and copies the wanted outputs, at most `max_bytes` of them.
+/// What can stop a run from another thread.
+pub(super) type Stop = RunOptions<NoSelectedOutputs>;
+
+/// Runs a batch and copies the wanted outputs, at most `max_bytes` of them. The signature was checked.
 pub(super) fn run(
     session: &mut Session,
     inputs: &[Tensor],
     outputs: &[String],
-    options: &RunOptions<NoSelectedOutputs>,
+    stop: Option<&Stop>,
     max_bytes: u64,
 ) -> Result<Vec<Tensor>, Error> {
-    let values = inputs
-        .iter()
-        .map(|tensor| Ok((tensor.name.clone(), to_value(tensor)?)))
-        .collect::<Result<Vec<(String, DynValue)>, Error>>()?;
-    let results = session.run_with_options(values, options).map_err(failed)?;
+    let value = |name: &str| {
+        let tensor = inputs.iter().find(|tensor| tensor.name == name);
+        let tensor = tensor.ok_or_else(|| Error::bad("inputs", format!("tensor `{name}` is missing")))?;
+        Ok(SessionInputValue::from(to_value(tensor)?))
+    };
+    // In the session's order, so that names need not cross once more.
+    let values = session.inputs().iter().map(|outlet| value(outlet.name()));
+    let values = values.collect::<Result<Vec<SessionInputValue<'_>>, Error>>()?;
+    let results = match stop {
+        Some(stop) => session.run_with_options(values.as_slice(), stop),
+        None => session.run(values.as_slice()),
+    };
+    let results = results.map_err(not_run)?;
     let mut left = max_bytes;
     outputs
         .iter()
@@ -32,6 +44,14 @@ pub(super) fn run(
             from_value(name, value, &mut left)
         })
         .collect()
+}
+
+/// Refuses strings that ONNX Runtime cannot take. Its own are C strings, so a NUL inside is refused.
+pub(super) fn check_strings(tensor: &Tensor) -> Result<(), Error> {
+    match tensor.datatype {
+        Datatype::Bytes => strings(tensor).map(drop),
+        _ => Ok(()),
+    }
 }
 
 /// A protocol tensor as a value of ONNX Runtime. The tensor was checked: its data has the length of its shape.
@@ -78,7 +98,6 @@ fn shape(tensor: &Tensor) -> Result<Vec<i64>, Error> {
         .map_err(|_| Error::bad("inputs", format!("tensor `{}` is too large", tensor.name)))
 }
 
-/// The strings of a tensor. ONNX Runtime's own strings are C strings, so a NUL inside is refused.
 fn strings(tensor: &Tensor) -> Result<Vec<String>, Error> {
     let bad = |reason: &str| Error::bad("inputs", format!("tensor `{}`: {reason}", tensor.name));
     let mut rest = tensor.data.as_slice();
@@ -99,6 +118,9 @@ fn strings(tensor: &Tensor) -> Result<Vec<String>, Error> {
 }
 
 fn from_value(name: &str, value: &DynValue, left: &mut u64) -> Result<Tensor, Error> {
+    if maps::is_maps(value.dtype()) {
+        return from_maps(name, value, left);
+    }
     let element = value.dtype().tensor_type();
     let datatype = element.and_then(agreement::datatype);
     let datatype = datatype.ok_or_else(|| Error::Failed(format!("the output `{name}` has an unknown type")))?;
@@ -127,6 +149,17 @@ fn from_value(name: &str, value: &DynValue, left: &mut u64) -> Result<Tensor, Er
     })
 }
 
+fn from_maps(name: &str, value: &DynValue, left: &mut u64) -> Result<Tensor, Error> {
+    let (shape, numbers) = maps::to_rows(value)?;
+    take(left, numbers.len().saturating_mul(4))?;
+    Ok(Tensor {
+        name: name.to_owned(),
+        datatype: Datatype::Fp32,
+        shape: shape.map(|extent| u64::try_from(extent).unwrap_or(0)).to_vec(),
+        data: numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+    })
+}
+
 fn copy<T, const N: usize>(
     value: &DynValue,
     left: &mut u64,
@@ -136,8 +169,14 @@ where
     T: PrimitiveTensorElementType + Copy,
 {
     let (shape, values) = value.try_extract_tensor::<T>().map_err(failed)?;
-    take(left, values.len().saturating_mul(N))?;
-    Ok((shape.to_vec(), values.iter().flat_map(|value| write(*value)).collect()))
+    let length = values.len().saturating_mul(N);
+    take(left, length)?;
+    let mut data = vec![0; length];
+    // Element by element this way is one copy of memory to the compiler, and by an iterator of bytes it is not.
+    for (place, value) in data.as_chunks_mut::<N>().0.iter_mut().zip(values) {
+        *place = write(*value);
+    }
+    Ok((shape.to_vec(), data))
 }
 
 fn copy_strings(value: &DynValue, left: &mut u64) -> Result<(Vec<i64>, Vec<u8>), Error> {
@@ -157,6 +196,15 @@ fn take(left: &mut u64, bytes: usize) -> Result<(), Error> {
     let rest = u64::try_from(bytes).ok().and_then(|bytes| left.checked_sub(bytes));
     *left = rest.ok_or_else(|| Error::bad("inputs", "the outputs of this batch are too large: send fewer rows"))?;
     Ok(())
+}
+
+/// A run that failed. What ONNX Runtime calls an invalid argument is the request's fault: an index that is out of bounds,
+/// a length that does not go with another.
+fn not_run(error: ort::Error) -> Error {
+    match error.code() {
+        ErrorCode::InvalidArgument => Error::bad("inputs", error.to_string()),
+        _ => failed(error),
+    }
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {
