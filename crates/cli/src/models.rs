@@ -6,10 +6,11 @@ use anyhow::{Context, Result, bail};
 use rialto_protocol::manifest::{MAX_FILE_BYTES, Manifest};
 
 /// The models that come with Rialto, relative to its `models` folder.
-const SHIPPED: [&str; 3] = [
+const SHIPPED: [&str; 4] = [
     "shakespeare/manifest-q8_0.toml",
     "shakespeare/manifest-q4_0.toml",
     "breast-cancer/manifest.toml",
+    "shakespeare-words/manifest.toml",
 ];
 
 /// A manifest, and the folder that its paths are relative to.
