@@ -38,7 +38,9 @@ fn options(threads: u32, slots: u32) -> LoadOptions {
 
 async fn load(file: &str, options: &LoadOptions) -> std::sync::Arc<dyn Engine> {
     let folder = model_folder("shakespeare");
-    rialto_engine::load(&manifest(&folder, file), &folder, options).await.unwrap()
+    rialto_engine::load(&manifest(&folder, file), &folder, options)
+        .await
+        .unwrap()
 }
 
 fn job(prompt: &str, seed: u64) -> Job {
@@ -93,7 +95,10 @@ async fn reading_again_gives_the_same_bits_over_threads_batches_and_restarts() {
 
 #[tokio::test]
 async fn another_seed_and_another_model_are_noticed_at_once() {
-    let (honest, cheat) = (load(FILES[0], &options(1, 2)).await, load(FILES[1], &options(1, 2)).await);
+    let (honest, cheat) = (
+        load(FILES[0], &options(1, 2)).await,
+        load(FILES[1], &options(1, 2)).await,
+    );
     let told = read_one(cheat.as_ref(), 5).await;
     let replay = honest.replay(job(PROMPTS[1], 5), told.ids.clone()).await.unwrap();
     assert!(replay.margins.iter().any(|margin| *margin > 0.0));
@@ -101,7 +106,11 @@ async fn another_seed_and_another_model_are_noticed_at_once() {
 
     let told = read_one(honest.as_ref(), 5).await;
     let replay = honest.replay(job(PROMPTS[1], 6), told.ids.clone()).await.unwrap();
-    assert_eq!(told.fingerprint.distance(&replay.fingerprint), Some(0.0), "it is the right model");
+    assert_eq!(
+        told.fingerprint.distance(&replay.fingerprint),
+        Some(0.0),
+        "it is the right model"
+    );
     let off = replay.margins.iter().filter(|margin| **margin > 0.0).count();
     assert!(off * 2 > told.ids.len(), "and not what the seed says: {off}");
 }

@@ -143,7 +143,10 @@ async fn begin(engine: &Sandboxed, tokens: u64, seed: u64) -> (watch::Sender<u64
         seed,
         ..Generation::default()
     };
-    let prepared = engine.prepare(completion("KING HENRY V:\n", generation), Scope::Alone).await.unwrap();
+    let prepared = engine
+        .prepare(completion("KING HENRY V:\n", generation), Scope::Alone)
+        .await
+        .unwrap();
     let (grant, paid) = watch::channel(u64::MAX);
     (grant, prepared.start(paid))
 }
@@ -163,14 +166,19 @@ async fn a_worker_is_born_without_secrets() {
     for open in fs::read_dir(format!("/proc/{process}/fd")).unwrap() {
         let target = fs::read_link(open.unwrap().path()).unwrap();
         let target = target.to_string_lossy();
-        let harmless = ["socket:", "pipe:", "anon_inode:", "/dev/null"].iter().any(|kind| target.starts_with(kind));
+        let harmless = ["socket:", "pipe:", "anon_inode:", "/dev/null"]
+            .iter()
+            .any(|kind| target.starts_with(kind));
         assert!(harmless || target.ends_with(".gguf"), "{target}");
     }
 }
 
 #[tokio::test]
 async fn a_model_that_needs_more_memory_than_it_may_have_is_refused() {
-    let error = load("manifest-q8_0.toml", |options| options.memory = Some(64 << 20)).await.err().unwrap();
+    let error = load("manifest-q8_0.toml", |options| options.memory = Some(64 << 20))
+        .await
+        .err()
+        .unwrap();
     assert!(matches!(error, Error::Model(_)), "{error}");
 }
 
@@ -197,7 +205,10 @@ async fn disturb(signal: Signal) {
         }
     };
     assert!(error.retryable(), "{error}");
-    assert!(!error.public().contains("signal"), "a buyer reads nothing about the machine");
+    assert!(
+        !error.public().contains("signal"),
+        "a buyer reads nothing about the machine"
+    );
     let told = read(&mut living).await.unwrap();
     assert_eq!(told.ids, undisturbed.ids, "the other model's answer was disturbed");
 

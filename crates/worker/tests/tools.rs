@@ -75,7 +75,10 @@ async fn a_call_that_is_demanded_comes_with_arguments_of_its_schema_whatever_the
         let [(name, arguments)] = calls(&told).try_into().unwrap();
         match name.as_str() {
             "weather" => {
-                assert!(["Verona", "Venice"].contains(&arguments["city"].as_str().unwrap()), "{arguments}");
+                assert!(
+                    ["Verona", "Venice"].contains(&arguments["city"].as_str().unwrap()),
+                    "{arguments}"
+                );
                 assert!((1..=9).contains(&arguments["days"].as_i64().unwrap()), "{arguments}");
             }
             "fate" => assert!(arguments["sure"].is_boolean(), "{arguments}"),
@@ -162,8 +165,14 @@ async fn a_form_that_makes_no_sense_is_refused_before_anything_is_paid() {
     let engine = engine();
     for (format, field) in [
         (AnswerFormat::JsonSchema("{".into()), "response_format"),
-        (AnswerFormat::JsonSchema(r#"{"type":"nonsense"}"#.into()), "response_format"),
-        (AnswerFormat::JsonSchema(r#"{"type":"string","pattern":"("}"#.into()), "response_format"),
+        (
+            AnswerFormat::JsonSchema(r#"{"type":"nonsense"}"#.into()),
+            "response_format",
+        ),
+        (
+            AnswerFormat::JsonSchema(r#"{"type":"string","pattern":"("}"#.into()),
+            "response_format",
+        ),
     ] {
         let generation = Generation {
             format: format.clone(),
@@ -186,7 +195,9 @@ async fn log_probabilities_are_those_of_the_tokens() {
         logprobs,
         ..Generation::default()
     };
-    let told = run(&engine, completion("ROMEO:\n", generation(0.0, Some(5)))).await.unwrap();
+    let told = run(&engine, completion("ROMEO:\n", generation(0.0, Some(5))))
+        .await
+        .unwrap();
     assert_eq!(told.logprobs.len(), told.ids.len());
     let bytes: Vec<u8> = told.logprobs.iter().flat_map(|one| one.bytes.clone()).collect();
     assert_eq!(String::from_utf8_lossy(&bytes), told.text);
@@ -197,7 +208,9 @@ async fn log_probabilities_are_those_of_the_tokens() {
         assert!(one.top.windows(2).all(|pair| pair[0].logprob >= pair[1].logprob));
         assert!(one.top.iter().map(|top| top.logprob.exp()).sum::<f32>() <= 1.0001);
     }
-    let plain = run(&engine, completion("ROMEO:\n", generation(0.0, None))).await.unwrap();
+    let plain = run(&engine, completion("ROMEO:\n", generation(0.0, None)))
+        .await
+        .unwrap();
     assert_eq!((plain.ids, plain.logprobs.len()), (told.ids, 0));
 }
 

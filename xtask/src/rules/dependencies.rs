@@ -13,11 +13,13 @@ const LIBRARY: &str = "library-place";
 const LINTS: &str = "workspace-lints";
 
 /// Our rooms, each with the rooms it may know. Dependencies point downward only.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("rialto-protocol", &[]),
     ("rialto-api", &[]),
     ("rialto-network", &["rialto-protocol"]),
     ("rialto-engine", &["rialto-protocol", "rialto-api"]),
+    // A program of its own: no room of the market links what it links.
+    ("rialto-worker", &["rialto-protocol", "rialto-engine"]),
     ("rialto-settlement", &["rialto-protocol"]),
     ("rialto-machine", &["rialto-protocol"]),
     (DEVCHAIN, &[]),
@@ -50,7 +52,7 @@ const ALL_BELOW: [&str; 9] = [
     "rialto-gateway",
 ];
 /// Packages that stand around the market and may know every room: they are in no release.
-const AROUND: [&str; 3] = ["rialto-stories", "rialto-benches", "rialto-differential"];
+const AROUND: [&str; 4] = ["rialto-stories", "rialto-benches", "rialto-differential", "rialto-fuzz"];
 /// Knows nothing of the market.
 const CHORES: &str = "xtask";
 const TESTKIT: &str = "rialto-testkit";
@@ -58,7 +60,7 @@ const TESTKIT: &str = "rialto-testkit";
 const DEVCHAIN: &str = "rialto-devchain";
 
 /// Libraries by the beginning of their name, and the packages that may depend on them.
-const LIBRARIES: [(&str, &[&str]); 11] = [
+const LIBRARIES: [(&str, &[&str]); 16] = [
     (
         "alloy",
         &[
@@ -78,6 +80,11 @@ const LIBRARIES: [(&str, &[&str]); 11] = [
     ("ndarray", &["rialto-worker"]),
     ("candle", &["rialto-worker"]),
     ("tract", &["rialto-worker"]),
+    ("tokenizers", &["rialto-worker"]),
+    ("llguidance", &["rialto-worker"]),
+    ("landlock", &["rialto-worker"]),
+    ("seccompiler", &["rialto-worker"]),
+    ("nvml-wrapper", &["rialto-machine"]),
     ("sqlx", &["rialto-provider", "rialto-gateway"]),
     (
         "anyhow",
@@ -134,7 +141,7 @@ fn known_rooms(package: &str) -> Option<BTreeSet<&'static str>> {
         return Some(BTreeSet::new());
     }
     if AROUND.contains(&package) {
-        return Some(ALL_BELOW.into_iter().chain([TESTKIT, "rialto-cli"]).collect());
+        return Some(ALL_BELOW.into_iter().chain([TESTKIT, "rialto-cli", "rialto-worker"]).collect());
     }
     let (_, rooms) = ROOMS.iter().find(|(room, _)| *room == package)?;
     Some(rooms.iter().copied().collect())

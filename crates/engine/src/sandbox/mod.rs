@@ -8,7 +8,11 @@ mod memory;
 mod pace;
 mod process;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use rialto_protocol::{
@@ -100,7 +104,14 @@ impl Sandboxed {
     }
 }
 
-fn assign(manifest: Manifest, folder: &Path, options: LoadOptions) -> Result<Assignment, Error> {
+/// The variable that names ONNX Runtime's shared object. A worker sees no variables but a few.
+const ONNXRUNTIME: &str = "ORT_DYLIB_PATH";
+
+fn assign(manifest: Manifest, folder: &Path, mut options: LoadOptions) -> Result<Assignment, Error> {
+    let named = || std::env::var_os(ONNXRUNTIME).filter(|value| !value.is_empty());
+    let onnxruntime = options.onnxruntime.take().or_else(|| named().map(PathBuf::from));
+    // A worker stands in another folder.
+    options.onnxruntime = onnxruntime.map(|path| std::path::absolute(&path).unwrap_or(path));
     let verified = artifact::verify(&manifest, folder)?;
     let folder = folder
         .canonicalize()

@@ -67,7 +67,10 @@ impl ChatTemplate {
             }
             said.push(self.message(message, &mut marks));
         }
-        let tools = tools.iter().map(|tool| self.tool(tool, &mut marks)).collect::<Result<Vec<_>, _>>()?;
+        let tools = tools
+            .iter()
+            .map(|tool| self.tool(tool, &mut marks))
+            .collect::<Result<Vec<_>, _>>()?;
         let context = context! {
             messages => said,
             // Templates ask whether there are any.
@@ -109,7 +112,10 @@ impl ChatTemplate {
             fields.push(("tool_calls", calls.collect::<Vec<Value>>().into()));
         }
         if !message.tool_call_id.is_empty() {
-            fields.push(("tool_call_id", Value::from(self.control.mark(&message.tool_call_id, marks))));
+            fields.push((
+                "tool_call_id",
+                Value::from(self.control.mark(&message.tool_call_id, marks)),
+            ));
         }
         Value::from_pairs(fields)
     }
@@ -139,7 +145,10 @@ impl ChatTemplate {
             ValueKind::String => Value::from(self.control.mark(value.as_str().unwrap_or_default(), marks)),
             ValueKind::Seq => {
                 let items = value.try_iter().into_iter().flatten();
-                items.map(|item| self.marked(&item, marks)).collect::<Vec<Value>>().into()
+                items
+                    .map(|item| self.marked(&item, marks))
+                    .collect::<Vec<Value>>()
+                    .into()
             }
             ValueKind::Map => {
                 let keys = value.try_iter().into_iter().flatten();

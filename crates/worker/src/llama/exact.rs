@@ -32,7 +32,10 @@ pub(super) fn demand() -> Result<(), Error> {
 }
 
 #[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "these stand between two functions of a C library, and pass their arguments on")]
+#[expect(
+    unsafe_code,
+    reason = "these stand between two functions of a C library, and pass their arguments on"
+)]
 mod wrapped {
     use std::{
         ffi::{c_char, c_int, c_void},

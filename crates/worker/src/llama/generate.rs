@@ -228,7 +228,12 @@ impl<'m> Worker<'m> {
     fn forget(&mut self, place: usize, kept: usize) -> usize {
         let sequence = u32::try_from(place).unwrap_or_default();
         let from = u32::try_from(kept).unwrap_or_default();
-        if from > 0 && matches!(self.context.clear_kv_cache_seq(Some(sequence), Some(from), None), Ok(true)) {
+        if from > 0
+            && matches!(
+                self.context.clear_kv_cache_seq(Some(sequence), Some(from), None),
+                Ok(true)
+            )
+        {
             return kept;
         }
         if !matches!(self.context.clear_kv_cache_seq(Some(sequence), None, None), Ok(true)) {
@@ -482,12 +487,20 @@ fn entries(slot: &Slot, place: usize, few: usize) -> Option<Vec<Entry>> {
             let (chunk, position) = sequence.chunk(chunk_size())?;
             let last = chunk.len().saturating_sub(1);
             let tokens = chunk.iter().enumerate().zip(position..);
-            Some(tokens.map(|((index, token), position)| entry(token, position, index == last)).collect())
+            Some(
+                tokens
+                    .map(|((index, token), position)| entry(token, position, index == last))
+                    .collect(),
+            )
         }
         Occupant::Rereading(rereading) => {
             // Logits of a whole chunk may be more than fits; the part of the prompt before them has none.
             let (whole, first) = rereading.chunk(chunk_size())?;
-            let silent = whole.iter().zip(first..).take_while(|(_, place)| !rereading.chooses(*place)).count();
+            let silent = whole
+                .iter()
+                .zip(first..)
+                .take_while(|(_, place)| !rereading.chooses(*place))
+                .count();
             let chunk = whole.get(..silent.saturating_add(few).min(whole.len()))?;
             let tokens = chunk.iter().zip(first..);
             Some(

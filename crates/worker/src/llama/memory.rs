@@ -52,7 +52,12 @@ impl Memory {
         if scope == Scope::Alone || scope != self.scope {
             return 0;
         }
-        let common = self.tokens.iter().zip(prompt).take_while(|(one, other)| one == other).count();
+        let common = self
+            .tokens
+            .iter()
+            .zip(prompt)
+            .take_while(|(one, other)| one == other)
+            .count();
         let common = common.min(prompt.len().saturating_sub(1));
         match mode {
             Mode::Exact => common,
@@ -84,7 +89,11 @@ mod tests {
         let next = tokens(0..60);
         assert_eq!(memory.reusable(&next, mine, Mode::Fast, 10), 20);
         assert_eq!(memory.reusable(&next, mine, Mode::Exact, 10), 40);
-        assert_eq!(memory.reusable(&tokens(0..40), mine, Mode::Exact, 10), 39, "one is always read");
+        assert_eq!(
+            memory.reusable(&tokens(0..40), mine, Mode::Exact, 10),
+            39,
+            "one is always read"
+        );
         assert_eq!(memory.reusable(&tokens(0..20), mine, Mode::Fast, 10), 10);
         for scope in [other, Scope::Alone] {
             assert_eq!(memory.reusable(&next, scope, Mode::Exact, 10), 0);

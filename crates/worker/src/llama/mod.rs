@@ -210,7 +210,9 @@ impl Engine for LlamaEngine {
             reply,
         });
         queue.try_send(request).map_err(|error| refusal(error).0)?;
-        replay.await.unwrap_or_else(|_| Err(Error::Failed("the engine's thread has ended".to_owned())))
+        replay
+            .await
+            .unwrap_or_else(|_| Err(Error::Failed("the engine's thread has ended".to_owned())))
     }
 }
 
@@ -297,9 +299,9 @@ impl Asked {
         let form = match &generation.format {
             AnswerFormat::Text => None,
             AnswerFormat::JsonObject => Some(serde_json::json!({ "type": "object" })),
-            AnswerFormat::JsonSchema(schema) => Some(
-                serde_json::from_str(schema).map_err(|error| Error::bad("response_format", error.to_string()))?,
-            ),
+            AnswerFormat::JsonSchema(schema) => {
+                Some(serde_json::from_str(schema).map_err(|error| Error::bad("response_format", error.to_string()))?)
+            }
         };
         let form = form.map(|schema| TopLevelGrammar::from_json_schema(grammar::without_idle_space(schema)));
         let grammar = form.map(|form| model.grammar(form, "response_format")).transpose()?;
@@ -331,7 +333,9 @@ fn style(model: &Model, tools: &Tools) -> Result<Option<Style>, Error> {
         return Ok(None);
     }
     let style = model.style();
-    style.map(Some).ok_or_else(|| Error::bad("tools", "this model's chat template knows no tools"))
+    style
+        .map(Some)
+        .ok_or_else(|| Error::bad("tools", "this model's chat template knows no tools"))
 }
 
 fn prepare_embedding(

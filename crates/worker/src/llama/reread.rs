@@ -82,14 +82,20 @@ impl Rereading {
         let claimed = u32::try_from(claimed.0).map_err(|error| failed(&error))?;
         let mask = self.grammar.as_mut().map(Grammar::mask).transpose()?;
         let allowed = mask.as_ref().map(|mask| Allowed(mask.bits()));
-        let margin = self.sampler.margin(logits, claimed, allowed).map_err(|error| failed(&error))?;
+        let margin = self
+            .sampler
+            .margin(logits, claimed, allowed)
+            .map_err(|error| failed(&error))?;
         // A token that no grammar allows ends what the grammar can say; its margin is infinite, and so are the next.
         if let Some(grammar) = &mut self.grammar
             && allowed.is_none_or(|allowed| allowed.contains(claimed))
         {
             grammar.accept(claimed)?;
         }
-        #[expect(clippy::cast_possible_truncation, reason = "single precision is enough for a distance")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "single precision is enough for a distance"
+        )]
         self.replay.margins.push(margin as f32);
         let place = u32::try_from(place).map_err(|error| failed(&error))?;
         self.replay.fingerprint.marks.extend(Mark::of(place, logits));

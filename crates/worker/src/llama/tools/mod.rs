@@ -70,18 +70,15 @@ impl Style {
 
     /// The form of an answer that has to be a call; `None` when the model decides. `is_token` says whether a text is one
     /// control token of the vocabulary, which a form names in another way than text.
-    pub(super) fn form(
-        self,
-        tools: &Tools,
-        is_token: &dyn Fn(&str) -> bool,
-    ) -> Result<Option<TopLevelGrammar>, Error> {
+    pub(super) fn form(self, tools: &Tools, is_token: &dyn Fn(&str) -> bool) -> Result<Option<TopLevelGrammar>, Error> {
         let allowed: Vec<&Tool> = match &tools.choice {
             ToolChoice::Auto | ToolChoice::Never => return Ok(None),
             ToolChoice::Required => tools.offered.iter().collect(),
             ToolChoice::Named(name) => tools.offered.iter().filter(|tool| tool.name == *name).collect(),
         };
         let marks = self.marks();
-        let call = json!({ "anyOf": allowed.into_iter().map(|tool| schema(tool, marks)).collect::<Result<Vec<_>, _>>()? });
+        let call =
+            json!({ "anyOf": allowed.into_iter().map(|tool| schema(tool, marks)).collect::<Result<Vec<_>, _>>()? });
         let schema = without_idle_space(if marks.list {
             json!({ "type": "array", "items": call, "minItems": 1, "maxItems": 1 })
         } else {
@@ -128,7 +125,10 @@ mod tests {
         for (template, style) in [
             ("{% if tools %}<tool_call>{% endif %}", Some(Style::Hermes)),
             ("{% if tools %}[TOOL_CALLS]{% endif %}", Some(Style::Mistral)),
-            ("{% if tools %}{\"name\": x, \"parameters\": y}{% endif %}", Some(Style::Llama3)),
+            (
+                "{% if tools %}{\"name\": x, \"parameters\": y}{% endif %}",
+                Some(Style::Llama3),
+            ),
             ("{{ messages }}", None),
             ("{% if tools %}in some way of its own{% endif %}", None),
         ] {

@@ -204,7 +204,8 @@ mod tests {
     fn calls_are_found_wherever_the_text_is_cut() {
         let hermes = "Let me see. <tool_call>\n{\"name\": \"look\", \"arguments\": {\"at\": \"<moon>\"}}\n</tool_call>\n\
             <tool_call>{\"name\": \"wait\"}</tool_call>";
-        let mistral = "Well.[TOOL_CALLS][{\"name\": \"look\", \"arguments\": {}}, {\"name\": \"wait\", \"arguments\": {}}]";
+        let mistral =
+            "Well.[TOOL_CALLS][{\"name\": \"look\", \"arguments\": {}}, {\"name\": \"wait\", \"arguments\": {}}]";
         let llama = "  {\"name\": \"look\", \"parameters\": {\"at\": 1}}";
         for width in 1..40 {
             assert_eq!(
@@ -238,7 +239,11 @@ mod tests {
                 assert_eq!(read(style, whole, width), [Event::Text(whole.into())], "{whole}");
             }
             let open = read(Style::Hermes, "x <tool_call>{\"name\": \"look\"}", width);
-            assert_eq!(open, [Event::Text("x ".into()), call("look", "{}")], "the end closes too");
+            assert_eq!(
+                open,
+                [Event::Text("x ".into()), call("look", "{}")],
+                "the end closes too"
+            );
         }
     }
 }
