@@ -6,6 +6,7 @@
 
 pub mod fault;
 pub mod inference;
+pub mod json;
 pub mod openai;
 pub mod sse;
 pub mod wish;

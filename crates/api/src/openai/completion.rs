@@ -5,8 +5,11 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
-use super::{Sampling, Usage};
+use super::{CompletionLogprobs, Sampling, Usage, text::Text};
 use crate::{BadRequest, parse, wish::Wish};
+
+/// Most alternatives of each token.
+const MAX_LOGPROBS: u8 = 5;
 
 /// The request, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +18,8 @@ pub struct CompletionRequest {
     pub model: String,
     /// The text to continue.
     pub prompt: String,
+    /// How many alternatives to tell with each token's log-probability; `None` for no log-probabilities.
+    pub logprobs: Option<u8>,
     /// How tokens are chosen and the answer is delivered.
     pub sampling: Sampling,
 }
@@ -28,6 +33,7 @@ struct Fields {
     #[serde(default)]
     echo: Wish,
     best_of: Option<u64>,
+    logprobs: Option<u64>,
 }
 
 /// A text, or a list of exactly one.
@@ -52,9 +58,7 @@ impl<'de> Visitor<'de> for PromptVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Prompt, A::Error> {
-        let text = seq
-            .next_element::<String>()?
-            .ok_or_else(|| A::Error::invalid_length(0, &self))?;
+        let Text(text) = seq.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &self))?;
         match seq.next_element::<serde::de::IgnoredAny>()? {
             None => Ok(Prompt(text)),
             Some(_) => Err(A::Error::invalid_length(2, &self)),
@@ -81,9 +85,15 @@ impl CompletionRequest {
         if fields.best_of.is_some_and(|best| best != 1) {
             return Err(BadRequest::unsupported("best_of", "only 1 is supported"));
         }
+        let logprobs = fields.logprobs.map(u8::try_from).transpose();
+        let logprobs = logprobs
+            .ok()
+            .filter(|top| top.is_none_or(|top| top <= MAX_LOGPROBS))
+            .ok_or_else(|| BadRequest::value("logprobs", format!("must be between 0 and {MAX_LOGPROBS}")))?;
         Ok(Self {
             model: fields.model,
             prompt: fields.prompt.0,
+            logprobs,
             sampling,
         })
     }
@@ -108,7 +118,7 @@ pub struct Completion {
 }
 
 /// An answer or a piece of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CompletionChoice {
     /// Always 0.
     pub index: u32,
@@ -116,8 +126,8 @@ pub struct CompletionChoice {
     pub text: String,
     /// `stop` or `length` when the answer is whole.
     pub finish_reason: Option<String>,
-    /// Always null.
-    pub logprobs: Option<()>,
+    /// Of the tokens, or of those that are new, if they were asked for.
+    pub logprobs: Option<CompletionLogprobs>,
 }
 
 #[cfg(test)]
@@ -138,6 +148,18 @@ mod tests {
     }
 
     #[test]
+    fn log_probabilities_are_asked_for_by_a_number() {
+        for (rest, wanted) in [
+            (r#""prompt":"a""#, None),
+            (r#""prompt":"a","logprobs":null"#, None),
+            (r#""prompt":"a","logprobs":0"#, Some(0)),
+            (r#""prompt":"a","logprobs":5"#, Some(5)),
+        ] {
+            assert_eq!(request(rest).unwrap().logprobs, wanted, "{rest}");
+        }
+    }
+
+    #[test]
     fn what_is_not_supported_is_named() {
         for (rest, param) in [
             (r#""prompt":["a","b"]"#, "prompt"),
@@ -148,7 +170,9 @@ mod tests {
             (r#""prompt":"a","suffix":"b""#, "suffix"),
             (r#""prompt":"a","echo":true"#, "echo"),
             (r#""prompt":"a","best_of":3"#, "best_of"),
-            (r#""prompt":"a","logprobs":1"#, "logprobs"),
+            (r#""prompt":"a","logprobs":6"#, "logprobs"),
+            (r#""prompt":"a","logprobs":true"#, "logprobs"),
+            (r#""prompt":"a","logit_bias":{"5":1}"#, "logit_bias"),
         ] {
             assert_eq!(request(rest).unwrap_err().param.as_deref(), Some(param), "{rest}");
         }

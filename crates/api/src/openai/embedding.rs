@@ -5,7 +5,7 @@ use serde::{
     de::{SeqAccess, Visitor},
 };
 
-use super::Usage;
+use super::{Usage, text::Text};
 use crate::{BadRequest, parse};
 
 /// The request, checked.
@@ -46,7 +46,7 @@ impl<'de> Visitor<'de> for InputVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<EmbeddingInput, A::Error> {
         let mut texts = Vec::new();
-        while let Some(text) = seq.next_element()? {
+        while let Some(Text(text)) = seq.next_element()? {
             texts.push(text);
         }
         Ok(EmbeddingInput(texts))
@@ -141,6 +141,8 @@ mod tests {
     fn what_is_not_supported_is_named() {
         for (rest, param) in [
             (r#""input":[1,2]"#, "input[0]"),
+            (r#""input":[[1,2],[3]]"#, "input[0]"),
+            (r#""input":["a",2]"#, "input[1]"),
             (r#""input":[]"#, "input"),
             (r#""input":["a",""]"#, "input[1]"),
             (r#""input":"a","dimensions":5"#, "dimensions"),
@@ -148,6 +150,19 @@ mod tests {
             (r#""encoding_format":"float""#, "input"),
         ] {
             assert_eq!(request(rest).unwrap_err().param.as_deref(), Some(param), "{rest}");
+        }
+    }
+
+    #[test]
+    fn token_ids_are_refused_with_the_reason() {
+        for input in ["[1,2]", "[[1,2]]", "7"] {
+            let fault = request(&format!(r#""input":{input}"#)).unwrap_err();
+            assert!(
+                fault.message.contains("token ids are not supported"),
+                "{}",
+                fault.message
+            );
+            assert_eq!(fault.code, BadRequest::TYPE);
         }
     }
 }

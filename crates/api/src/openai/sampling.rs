@@ -40,8 +40,6 @@ pub struct Sampling {
     #[serde(default)]
     logit_bias: Wish,
     #[serde(default)]
-    logprobs: Wish,
-    #[serde(default)]
     provider: Wish,
     #[serde(default)]
     models: Wish,
@@ -68,8 +66,6 @@ impl Sampling {
         }
         self.logit_bias
             .refuse("logit_bias", &[], "token biases are not supported")?;
-        self.logprobs
-            .refuse("logprobs", &[], "log probabilities are not supported")?;
         self.provider
             .refuse("provider", &[], "routing preferences are not supported yet")?;
         self.models

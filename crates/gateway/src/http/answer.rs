@@ -9,7 +9,7 @@ use rialto_api::{
 use rialto_protocol::{
     job::{Generation, Job},
     manifest::{Manifest, TaskKind},
-    output::{FinishReason, Output},
+    output::FinishReason,
 };
 
 use super::model_list::{dollars, task_name};
@@ -81,7 +81,7 @@ impl Source {
 }
 
 /// Settings of a generation, with the model's limit for what the client left open.
-pub(crate) fn generation(sampling: &Sampling, manifest: &Manifest, default: u64) -> Generation {
+pub(crate) fn generation(sampling: &Sampling, logprobs: Option<u8>, manifest: &Manifest, default: u64) -> Generation {
     let usual = Generation::default();
     let context = if manifest.context_length == 0 {
         u64::MAX
@@ -100,7 +100,7 @@ pub(crate) fn generation(sampling: &Sampling, manifest: &Manifest, default: u64)
         seed: sampling.seed.map_or_else(rand::random, i64::cast_unsigned),
         stop: sampling.stop.0.clone(),
         format: usual.format,
-        logprobs: None,
+        logprobs,
     }
 }
 
@@ -133,7 +133,7 @@ pub(crate) fn order(desk: &Desk, model: crate::book::Resolved, job: Job, caller:
     Ok(order)
 }
 
-/// `stop` or `length`; an answer that the provider cut off is an error.
+/// `stop`, `length` or `tool_calls`; an answer that the provider cut off is an error.
 pub(crate) fn finish_reason(bill: &Bill) -> Result<&'static str, Error> {
     if let Some(reason) = &bill.failure {
         return Err(Error::ProviderFailed {
@@ -150,15 +150,6 @@ pub(crate) fn finish_reason(bill: &Bill) -> Result<&'static str, Error> {
             charged: true,
         }),
     }
-}
-
-/// The text of an answer's pieces.
-pub(crate) fn text_of(outputs: &[Output]) -> String {
-    let texts = outputs.iter().map(|output| match output {
-        Output::Tokens { text, .. } => text.as_str(),
-        Output::Embedding { .. } | Output::Tensors(_) | Output::ToolCall { .. } => "",
-    });
-    texts.collect()
 }
 
 /// A new id with a prefix.

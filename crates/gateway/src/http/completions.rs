@@ -12,9 +12,11 @@ use rialto_protocol::{job::Job, manifest::TaskKind};
 
 use super::{
     Shared,
-    answer::{Source, finish_reason, generation, new_id, order, require, text_of},
+    answer::{Source, finish_reason, generation, new_id, order, require},
+    said::Said,
+    script::{Script, Shape},
     serving::{Caller, Reply, serve},
-    stream::{Script, Shape, events},
+    stream::events,
 };
 use crate::{Error, desk::Desk, store::now};
 
@@ -29,7 +31,12 @@ async fn answer(desk: Arc<Desk>, caller: Caller, body: Bytes) -> Result<Reply, E
     let manifest = &model.listing.manifest;
     require(&request.model, manifest.task, &[TaskKind::Chat, TaskKind::Completion])?;
     let job = Job::Completion {
-        generation: generation(&request.sampling, manifest, desk.config.default_max_tokens),
+        generation: generation(
+            &request.sampling,
+            request.logprobs,
+            manifest,
+            desk.config.default_max_tokens,
+        ),
         prompt: request.prompt,
     };
     let order = order(&desk, model, job, &caller)?;
@@ -42,6 +49,10 @@ async fn answer(desk: Arc<Desk>, caller: Caller, body: Bytes) -> Result<Reply, E
             created: now(),
             model: request.model,
             include_usage: request.sampling.includes_usage(),
+            tools: false,
+            parallel: false,
+            logprobs: request.logprobs.is_some(),
+            offset: 0,
         };
         let headers = source.headers();
         return Ok(Reply::events(events(desk, purchase, caller.presence, script), headers));
@@ -50,6 +61,8 @@ async fn answer(desk: Arc<Desk>, caller: Caller, body: Bytes) -> Result<Reply, E
     let (outputs, bill) = purchase.collect().await?;
     desk.metrics.bill(&bill);
     let reason = finish_reason(&bill)?;
+    let said = Said::of(outputs, false);
+    said.check(&bill)?;
     caller.presence.ended("ok");
     let completion = Completion {
         id: new_id("cmpl"),
@@ -58,9 +71,9 @@ async fn answer(desk: Arc<Desk>, caller: Caller, body: Bytes) -> Result<Reply, E
         model: request.model,
         choices: vec![CompletionChoice {
             index: 0,
-            text: text_of(&outputs),
             finish_reason: Some(reason.into()),
-            logprobs: None,
+            logprobs: said.completion_logprobs(request.logprobs.is_some()),
+            text: said.text,
         }],
         usage: Some(source.usage(&bill, true)),
     };

@@ -11,6 +11,8 @@ mod health;
 mod idempotent;
 mod infer;
 mod model_list;
+mod said;
+mod script;
 mod serving;
 mod stream;
 

@@ -11,6 +11,8 @@
 
 mod hostile;
 mod seller;
+mod tools;
+mod words;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -18,7 +20,10 @@ use reqwest::{Client, StatusCode};
 use rialto_gateway::{Config, Gateway, Parts, Store, store::ChannelStatus};
 use rialto_network::{Node, NodeConfig};
 use rialto_protocol::{
-    Address, ChannelParams, MicroDollars, NanoDollars, SigningKey, manifest::TaskKind, ticket::Contracts,
+    Address, ChannelParams, MicroDollars, NanoDollars, SigningKey,
+    job::{AnswerFormat, Job, ToolChoice},
+    manifest::TaskKind,
+    ticket::Contracts,
     wire::RefusalCode,
 };
 use rialto_settlement::{Chain, Wallet};
@@ -331,10 +336,15 @@ async fn what_cannot_be_served_says_why() {
         code(world.post(path, &range)).await,
         expect(400, "invalid_value", "temperature")
     );
-    let tools = chat(json!({"tools": [{}]}));
+    let tools = chat(json!({"tools": [{"type": "custom"}]}));
     assert_eq!(
         code(world.post(path, &tools)).await,
-        expect(400, "unsupported_parameter", "tools")
+        expect(400, "unsupported_parameter", "tools[0].type")
+    );
+    let alone = chat(json!({"top_logprobs": 2}));
+    assert_eq!(
+        code(world.post(path, &alone)).await,
+        expect(400, "invalid_value", "top_logprobs")
     );
     let wrong = chat(json!({"model": "rialto/oracle:v1"}));
     assert_eq!(code(world.post(path, &wrong)).await, expect(400, "wrong_task", "model"));

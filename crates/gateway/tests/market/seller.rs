@@ -19,6 +19,8 @@ use rialto_protocol::{
     wire::{BuyerFrame, OffersRequest, OffersResponse, Refusal, RefusalCode, SellerFrame, TradeRequest},
 };
 
+use super::words;
+
 pub(crate) const PRICE: Price = Price {
     input: 100,
     output: 1_000,
@@ -49,6 +51,12 @@ pub(crate) enum Manner {
     Asks(u64),
     /// Bills the first request once more with every later one.
     BillsAgain,
+    /// Calls a tool that is not offered.
+    CallsUnoffered,
+    /// Says that it called tools, and calls none.
+    ClaimsCalls,
+    /// Tells log-probabilities whether or not anybody asked.
+    TellsUnasked,
     /// Works slowly: so many milliseconds a token.
     Slow(u64),
 }
@@ -61,6 +69,8 @@ pub(crate) struct Seller {
     pub(crate) receipts: Mutex<Vec<SignedReceipt>>,
     pub(crate) manifests: Vec<Manifest>,
     pub(crate) requests: AtomicUsize,
+    /// The job of the last request.
+    pub(crate) asked: Mutex<Option<Job>>,
     /// Tokens that were sent in all.
     pub(crate) sent: AtomicU64,
 }
@@ -111,6 +121,7 @@ impl Seller {
                 manifest("vectors", TaskKind::Embedding),
             ],
             requests: AtomicUsize::new(0),
+            asked: Mutex::default(),
             sent: AtomicU64::new(0),
         });
         tokio::spawn(Arc::clone(&seller).accept());
@@ -181,6 +192,7 @@ impl Seller {
             panic!("the first frame is a request");
         };
         self.requests.fetch_add(1, Ordering::SeqCst);
+        *self.asked.lock().unwrap() = Some(request.job.clone());
         let manner = *self.manner.lock().unwrap();
         if let Manner::Refuses(code) = manner {
             let refusal = Refusal::new(code, "as the script says")
@@ -221,8 +233,10 @@ impl Seller {
             output: billed,
         };
         let receipt = self.settle(&request, usage, hash, status).await;
+        let calls = matches!(&request.job, Job::Chat { tools, .. } if !tools.offered.is_empty());
         let reason = match status {
             ReceiptStatus::Cancelled => FinishReason::Cancelled,
+            _ if calls => FinishReason::ToolCalls,
             _ => FinishReason::Length,
         };
         let finished = SellerFrame::Finished {
@@ -340,15 +354,15 @@ impl Seller {
                 }
                 _ => {}
             }
-            let piece = Output::Tokens {
-                text: format!("w{output} "),
-                ids: vec![u32::try_from(output).unwrap()],
-                logprobs: vec![],
-            };
+            let piece = words::token(&request.job, manner, output);
             hasher.update(&piece);
             sender.send(&SellerFrame::Output(piece)).await.ok()?;
             output += 1;
             self.sent.fetch_add(1, Ordering::SeqCst);
+        }
+        for piece in words::calls(&request.job, manner) {
+            hasher.update(&piece);
+            sender.send(&SellerFrame::Output(piece)).await.ok()?;
         }
         Some((output, hasher.finish(), ReceiptStatus::Complete))
     }

@@ -1,10 +1,16 @@
 //! What arrived, counted by the buyer itself: the bill may not be over more.
 
+mod calls;
+mod logprobs;
+
 use rialto_protocol::{
     Digest, Usage,
     job::Job,
     output::{Output, ResponseHasher},
 };
+
+use calls::Calls;
+use logprobs::Logprobs;
 
 /// Bytes of text that a token can stand for, with room for stop texts and for what was held back.
 const TEXT_PER_TOKEN: u64 = 1_024;
@@ -38,10 +44,8 @@ pub(crate) struct Tally {
     /// Values of all vectors.
     values: usize,
     any: bool,
-    /// Whether log-probabilities were asked for.
-    logprobs: bool,
-    /// Whether tools were offered.
-    tools: bool,
+    logprobs: Logprobs,
+    calls: Calls,
 }
 
 /// What a provider sent that was not asked for.
@@ -66,11 +70,8 @@ impl Tally {
             empty: 0,
             values: 0,
             any: false,
-            logprobs: match job {
-                Job::Chat { generation, .. } | Job::Completion { generation, .. } => generation.logprobs.is_some(),
-                Job::Embedding { .. } | Job::Predict { .. } => false,
-            },
-            tools: matches!(job, Job::Chat { tools, .. } if !tools.offered.is_empty()),
+            logprobs: Logprobs::of(job),
+            calls: Calls::of(job),
         }
     }
 
@@ -88,16 +89,14 @@ impl Tally {
         let units = self.output.saturating_add(output.units());
         match output {
             Output::Tokens { ids, text, logprobs } => {
-                if !logprobs.is_empty() && (!self.logprobs || logprobs.len() != ids.len()) {
-                    return Err(Unasked("it sent log-probabilities that were not asked for"));
-                }
                 if self.max_output == 0 {
                     return Err(Unasked("it sent tokens, and none were asked for"));
                 }
                 if units > self.max_output {
                     return Err(Unasked("it sent more tokens than were asked for"));
                 }
-                self.take_text(text, ids.is_empty(), units)?;
+                self.logprobs.take(ids.len(), logprobs)?;
+                self.take_text(text.len(), ids.is_empty(), units)?;
                 if ids.is_empty() && text.is_empty() {
                     return Ok(false);
                 }
@@ -110,12 +109,13 @@ impl Tally {
                 self.take_result()?;
             }
             Output::Tensors(_) => self.take_result()?,
-            Output::ToolCall { name, arguments, .. } => {
-                if !self.tools {
-                    return Err(Unasked("it called a tool, and none was offered"));
+            Output::ToolCall { index, name, arguments } => {
+                self.calls.take(*index, name)?;
+                // Whether the arguments are JSON is for whoever calls the tool to see: an answer that ends early is not.
+                self.take_text(name.len().saturating_add(arguments.len()), true, units)?;
+                if name.is_empty() && arguments.is_empty() {
+                    return Ok(false);
                 }
-                self.take_text(name, true, units)?;
-                self.take_text(arguments, true, units)?;
             }
         }
         self.output = units;
@@ -125,13 +125,13 @@ impl Tally {
     }
 
     /// Bounds text by the tokens so far: text without tokens would be free for the provider and not for the client.
-    fn take_text(&mut self, text: &str, alone: bool, tokens: u64) -> Result<(), Unasked> {
+    fn take_text(&mut self, length: usize, alone: bool, tokens: u64) -> Result<(), Unasked> {
         let room = tokens.saturating_add(SLACK);
-        self.text = self.text.saturating_add(u64::try_from(text.len()).unwrap_or(u64::MAX));
+        self.text = self.text.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
         if self.text > room.saturating_mul(TEXT_PER_TOKEN) {
             return Err(Unasked("it sent more text than its tokens can stand for"));
         }
-        if alone && text.is_empty() {
+        if alone && length == 0 {
             self.empty += 1;
         } else if alone {
             self.bare += 1;
@@ -169,7 +169,7 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
-    use rialto_protocol::job::{Generation, Tensor};
+    use rialto_protocol::job::{Generation, Message, Tensor, Tool, Tools};
 
     use super::*;
 
@@ -271,5 +271,40 @@ mod tests {
         let mut tally = Tally::new(&job, job.max_input());
         tally.take(&vector(65_536)).unwrap();
         assert!(tally.take(&vector(65_537)).is_err());
+    }
+
+    #[test]
+    fn calls_and_log_probabilities_are_counted_with_the_answer() {
+        let tool = Tool {
+            name: "look".into(),
+            ..Tool::default()
+        };
+        let job = Job::Chat {
+            messages: vec![Message::text("user", "hi")],
+            tools: Tools {
+                offered: vec![tool],
+                ..Tools::default()
+            },
+            generation: Generation {
+                logprobs: Some(0),
+                ..Generation::default()
+            },
+        };
+        let call = |name: &str, arguments: String| Output::ToolCall {
+            index: 0,
+            name: name.into(),
+            arguments,
+        };
+        let mut tally = Tally::new(&job, job.max_input());
+        assert!(tally.clone().take(&tokens(1)).is_err(), "no log-probability");
+        assert_eq!(tally.take(&call("look", String::new())), Ok(true));
+        let before = tally.hash();
+        // What is no JSON is passed on, and an empty piece is not.
+        assert_eq!(tally.take(&call("", "{\"at".into())), Ok(true));
+        assert_ne!(tally.hash(), before);
+        assert_eq!(tally.take(&call("", String::new())), Ok(false));
+        assert_eq!(tally.usage().output, 0);
+        assert!(tally.clone().take(&call("", "x".repeat(64 << 10))).is_err());
+        assert!(completion(100).take(&call("look", String::new())).is_err());
     }
 }
