@@ -82,6 +82,8 @@ pub(crate) struct ProviderFile {
     pub(crate) slots: Option<u32>,
     /// Threads of computation.
     pub(crate) threads: Option<u32>,
+    /// Whether language models compute exactly: reading an answer again gives the same bits.
+    pub(crate) exact: bool,
     /// Serve Prometheus metrics here.
     pub(crate) metrics_listen: Option<SocketAddr>,
     /// Dollars for a kilowatt-hour.

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use prometheus_client::registry::Registry;
-use rialto_engine::{Engine, LoadOptions};
+use rialto_engine::{Engine, LoadOptions, Mode};
 use rialto_machine::{Hardware, Meter};
 use rialto_network::{Node, NodeConfig};
 use rialto_protocol::{
@@ -273,6 +273,7 @@ pub(super) fn load_options(settings: &Settings, slots: Option<u32>, threads: Opt
     LoadOptions {
         slots: slots.or(file.slots).unwrap_or(default.slots),
         threads: threads.or(file.threads),
+        mode: if file.exact { Mode::Exact } else { Mode::Fast },
         ..default
     }
 }
