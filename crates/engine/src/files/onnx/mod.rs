@@ -12,7 +12,7 @@
 //! | messages and fields that may be there once are there once | parsers that merge or replace them see another model |
 //! | how large a sparse tensor becomes when it is filled | gigabytes taken for a file of a hundred bytes |
 //! | a graph, with nodes and outputs, and the versions that it is written in | engines that fail later and less clearly |
-//! | no NaN among the weights | answers of garbage that somebody pays for. Attributes and constants may have them: scikit-learn's models mark with NaN what is missing, and their trees have infinite thresholds |
+//! | no NaN among the weights | answers of garbage that somebody pays for. Attributes and constants may have them: scikit-learn's models mark with NaN what is missing, and their trees have infinite thresholds. So may the weights of a graph that asks `IsNaN` somewhere: it expects them |
 
 mod external;
 mod protobuf;
@@ -91,6 +91,15 @@ impl Message {
 /// What is done with every tensor whose data is in another file.
 type Visit<'v> = &'v mut dyn FnMut(&External<'_>) -> Result<(), Malformed>;
 
+/// A walk over a model.
+struct Walk<'v> {
+    external: Visit<'v>,
+    /// The first weight that is not a number. It is judged when all operators were seen.
+    nan: Option<Malformed>,
+    /// Whether the graph looks for what is not a number.
+    expects_nan: bool,
+}
+
 /// Checks a whole model. `external` is called for every tensor whose data is in another file, and refuses it or not.
 ///
 /// Fails with every variant of [`Malformed`] but [`Malformed::Magic`], and with what `external` fails with.
@@ -107,7 +116,11 @@ pub fn check(model: &[u8], external: Visit<'_>) -> Result<(), Malformed> {
         }
     }
     let graph = graph.ok_or(Malformed::Missing("graph"))?;
-    walk(model, Message::Model, 0, external)?;
+    let mut walk = Walk::new(external);
+    walk.message(model, Message::Model, 0)?;
+    if let Some(nan) = walk.nan.filter(|_| !walk.expects_nan) {
+        return Err(nan);
+    }
     if version == 0 {
         return Err(Malformed::Missing("version of the format"));
     }
@@ -130,10 +143,10 @@ pub fn check(model: &[u8], external: Visit<'_>) -> Result<(), Malformed> {
 /// The names of all files that tensors of this model live in, without repetition. Each is relative to the model's
 /// folder and stays inside.
 ///
-/// Fails like [`check`], except that it does not ask for a whole model.
+/// Fails like [`check`], except that it asks neither for a whole model nor for weights that are numbers.
 pub fn locations(model: &[u8]) -> Result<Vec<String>, Malformed> {
     let mut found: Vec<String> = Vec::new();
-    walk(whole(model), Message::Model, 0, &mut |external| {
+    let mut collect = |external: &External<'_>| {
         if found.iter().any(|location| location == external.location) {
             return Ok(());
         }
@@ -142,7 +155,8 @@ pub fn locations(model: &[u8]) -> Result<Vec<String>, Malformed> {
         }
         found.push(external.location.to_owned());
         Ok(())
-    })?;
+    };
+    Walk::new(&mut collect).message(whole(model), Message::Model, 0)?;
     Ok(found)
 }
 
@@ -150,53 +164,75 @@ fn whole(content: &[u8]) -> Bytes<'_> {
     Bytes { content, at: 0 }
 }
 
-fn walk(bytes: Bytes<'_>, message: Message, depth: usize, external: Visit<'_>) -> Result<(), Malformed> {
-    if depth > MAX_DEPTH {
-        return Err(Malformed::Depth);
-    }
-    let mut fields = Fields::of(bytes);
-    let (mut seen, mut named) = (0u32, false);
-    let mut dense = Some(1u64);
-    while let Some(field) = fields.next()? {
-        let number = field.number;
-        if message.is_single(number) {
-            let bit = u32::try_from(number)
-                .ok()
-                .and_then(|number| 1u32.checked_shl(number))
-                .unwrap_or(0);
-            if seen & bit != 0 {
-                return Err(structure(bytes.at, "a message that may be there once is there twice"));
-            }
-            seen |= bit;
+impl<'v> Walk<'v> {
+    fn new(external: Visit<'v>) -> Self {
+        Self {
+            external,
+            nan: None,
+            expects_nan: false,
         }
-        let inner = match (message, number, field.value) {
-            (Message::SparseTensor(_), 3, value) => {
-                dense = sparse_extents(dense, value)?;
-                continue;
-            }
-            (_, _, Value::Bytes(inner)) => inner,
-            _ => continue,
-        };
-        named |= number == 4 && !inner.content.is_empty();
-        match message.field(number) {
-            Inside::Message(next) => walk(inner, next, depth + 1, external)?,
-            Inside::Tensor(weights) => {
-                if let Some(found) = tensor::check(inner, weights)? {
-                    external(&found)?;
+    }
+
+    fn message(&mut self, bytes: Bytes<'_>, message: Message, depth: usize) -> Result<(), Malformed> {
+        if depth > MAX_DEPTH {
+            return Err(Malformed::Depth);
+        }
+        let mut fields = Fields::of(bytes);
+        let (mut seen, mut operator) = (0u32, None);
+        let mut dense = Some(1u64);
+        while let Some(field) = fields.next()? {
+            let number = field.number;
+            if message.is_single(number) {
+                let bit = u32::try_from(number).ok().and_then(|number| 1u32.checked_shl(number));
+                let bit = bit.unwrap_or(0);
+                if seen & bit != 0 {
+                    return Err(structure(bytes.at, "a message that may be there once is there twice"));
                 }
+                seen |= bit;
             }
-            Inside::Other => {}
+            let inner = match (message, number, field.value) {
+                (Message::SparseTensor(_), 3, value) => {
+                    dense = sparse_extents(dense, value)?;
+                    continue;
+                }
+                (Message::Node, 4, Value::Bytes(name)) => {
+                    operator = Some(name.content);
+                    continue;
+                }
+                (_, _, Value::Bytes(inner)) => inner,
+                _ => continue,
+            };
+            match message.field(number) {
+                Inside::Message(next) => self.message(inner, next, depth + 1)?,
+                Inside::Tensor(weights) => self.tensor(inner, weights)?,
+                Inside::Other => {}
+            }
+        }
+        self.expects_nan |= operator == Some(b"IsNaN".as_slice());
+        if message == Message::Node && operator.is_none_or(<[u8]>::is_empty) {
+            return Err(structure(bytes.at, "a node without an operator"));
+        }
+        if dense.is_none_or(|elements| elements > MAX_SPARSE) {
+            let tensor = Label::from("(sparse)");
+            let problem = "has too many elements";
+            return Err(Malformed::Shape { tensor, problem });
+        }
+        Ok(())
+    }
+
+    fn tensor(&mut self, bytes: Bytes<'_>, weights: bool) -> Result<(), Malformed> {
+        let checked = tensor::check(bytes, weights).and_then(|external| match external {
+            Some(external) => (self.external)(&external),
+            None => Ok(()),
+        });
+        match checked {
+            Err(nan @ Malformed::NotFinite { .. }) => {
+                self.nan.get_or_insert(nan);
+                Ok(())
+            }
+            checked => checked,
         }
     }
-    if message == Message::Node && !named {
-        return Err(structure(bytes.at, "a node without an operator"));
-    }
-    if dense.is_none_or(|elements| elements > MAX_SPARSE) {
-        let tensor = Label::from("(sparse)");
-        let problem = "has too many elements";
-        return Err(Malformed::Shape { tensor, problem });
-    }
-    Ok(())
 }
 
 /// The product of a sparse tensor's extents, with these too; none when it cannot be counted. A negative extent is a

@@ -226,4 +226,8 @@ fn nan_is_refused_among_the_weights_and_allowed_as_a_mark() {
     )]));
     let constant = node(&field(5, &field(5, &tensor(&[field(9, &bytes)]))));
     check(&model(&constant), &mut |_| Ok(())).unwrap();
+    // K nearest neighbours keep what is missing in their weights, and ask for it.
+    let asks = field(1, &field(4, b"IsNaN"));
+    let neighbours = model(&[field(5, &tensor(&[field(9, &bytes)])), asks].concat());
+    check(&neighbours, &mut |_| Ok(())).unwrap();
 }
