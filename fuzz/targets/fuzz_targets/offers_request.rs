@@ -1,0 +1,7 @@
+//! See `rialto_fuzz::market::offers_request`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    rialto_fuzz::market::offers_request(bytes);
+});
