@@ -155,11 +155,13 @@ pub(super) fn read(data: &str) -> Result<Delta, Trouble> {
     }
     delta.tokens = choice.logprobs.as_ref().map_or(Ok(Vec::new()), tokens)?;
     delta.finish = choice.finish_reason.as_deref().map(finish);
-    delta.text = choice.text.unwrap_or_default();
-    if let Some(said) = choice.delta {
-        delta.hidden = said.reasoning_content.is_some_and(|thought| !thought.is_empty());
-        delta.text.push_str(&said.content.unwrap_or_default());
-        delta.calls = calls(said.tool_calls.unwrap_or_default());
+    match choice.delta {
+        Some(said) => {
+            delta.hidden = said.reasoning_content.is_some_and(|thought| !thought.is_empty());
+            delta.text = said.content.unwrap_or_default();
+            delta.calls = calls(said.tool_calls.unwrap_or_default());
+        }
+        None => delta.text = choice.text.unwrap_or_default(),
     }
     Ok(delta)
 }
@@ -265,7 +267,7 @@ impl Entry {
         #[expect(clippy::cast_possible_truncation, reason = "single precision is what is kept")]
         let logprob = self.logprob as f32;
         // A probability is at most one; rounding may be a little above.
-        if !(logprob <= 0.01) {
+        if logprob.is_nan() || logprob > 0.01 {
             return Err(Trouble::odd("a probability above one"));
         }
         let told = self.token.strip_prefix("token_id:").and_then(|id| id.parse().ok());

@@ -214,12 +214,12 @@ impl Shared {
     /// Checks that a job is of the sort that is sold.
     fn check(&self, job: &Job) -> Result<(), Error> {
         job.check()?;
-        let sold = match (self.config.task, job) {
-            (TaskKind::Chat, Job::Chat { .. } | Job::Completion { .. }) => true,
-            (TaskKind::Completion, Job::Completion { .. }) => true,
-            (TaskKind::Embedding, Job::Embedding { .. }) => true,
-            _ => false,
-        };
+        let sold = matches!(
+            (self.config.task, job),
+            (TaskKind::Chat, Job::Chat { .. } | Job::Completion { .. })
+                | (TaskKind::Completion, Job::Completion { .. })
+                | (TaskKind::Embedding, Job::Embedding { .. })
+        );
         if !sold {
             return Err(Error::bad("model", "this model is for another sort of request"));
         }

@@ -62,14 +62,14 @@ impl Reply {
         let asked = Instant::now();
         let config = &self.shared.config;
         let mut incoming = self.open().await?;
-        let mut patience = config.first_token.saturating_sub(asked.elapsed());
+        let mut deadline = asked + config.first_token;
         let mut reason = None;
         loop {
-            let is_last = reason.is_some() || writer.is_full();
-            let delta = match tokio::time::timeout(patience, incoming.next()).await {
+            let was_last = reason.is_some() || writer.is_full();
+            let delta = match tokio::time::timeout_at(deadline, incoming.next()).await {
                 Ok(Ok(Some(delta))) => delta,
                 // Everything came; how the stream ends makes no difference to anybody.
-                Err(_) | Ok(Err(Trouble::Gone(_))) if is_last => break,
+                Err(_) | Ok(Err(Trouble::Gone(_))) if was_last => break,
                 Ok(Ok(None)) => break,
                 Ok(Err(trouble)) => return Err(self.trouble(trouble).into()),
                 Err(_) => return Err(self.trouble(Trouble::Gone("does not go on in time")).into()),
@@ -79,10 +79,11 @@ impl Reply {
             if let Some(early) = writer.take(delta).await? {
                 return writer.finish(early, self.input).await;
             }
-            if reason.is_some() || writer.is_full() {
-                patience = LAST;
-            } else if is_alive {
-                patience = config.between_tokens;
+            // Events with nothing in them win no time.
+            if !was_last && (reason.is_some() || writer.is_full()) {
+                deadline = Instant::now() + LAST;
+            } else if !was_last && is_alive {
+                deadline = Instant::now() + config.between_tokens;
             }
         }
         let reason = reason.or(writer.is_full().then_some(FinishReason::Length));

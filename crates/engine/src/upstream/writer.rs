@@ -51,6 +51,8 @@ pub(super) struct Writer<'a> {
     bytes: u64,
     /// Tools that may be called.
     tools: Vec<String>,
+    /// Whether one has to be.
+    demanded: bool,
     calls: u32,
     /// Alternatives that the buyer wants to read with each token.
     wanted: Option<u8>,
@@ -84,6 +86,8 @@ impl<'a> Writer<'a> {
             held_calls: Vec::new(),
             bytes: 0,
             tools: tools.map(|tool| tool.name.clone()).collect(),
+            demanded: matches!(job, Job::Chat { tools, .. }
+                if matches!(tools.choice, ToolChoice::Required | ToolChoice::Named(_))),
             calls: 0,
             wanted: generation.and_then(|generation| generation.logprobs),
             fingerprint: Fingerprint::default(),
@@ -147,6 +151,10 @@ impl<'a> Writer<'a> {
             .await;
         }
         self.give_calls().await;
+        if self.demanded && self.calls == 0 && reason == FinishReason::Stop {
+            self.shared
+                .suspect(Suspicion::Odd, "it calls no tool, and one was demanded");
+        }
         let reason = match (reason, self.calls) {
             (FinishReason::ToolCalls, 0) => FinishReason::Stop,
             (FinishReason::Stop, 1..) => FinishReason::ToolCalls,
