@@ -23,6 +23,9 @@ fn number(number: u64, value: u64) -> Vec<u8> {
     [varint(number << 3), varint(value)].concat()
 }
 
+/// What is hostile about it, itself, and whether that was said.
+type Hostile = (&'static str, Vec<u8>, fn(&Malformed) -> bool);
+
 /// The fields of a message: their numbers, and the bytes of each with and without its head.
 fn fields(mut message: &[u8]) -> Vec<(u64, &[u8], &[u8])> {
     let take = |bytes: &mut &[u8]| {
@@ -199,7 +202,7 @@ fn shapes(model: &[u8]) -> Vec<Case> {
     let size: fn(&Malformed) -> bool = |error| matches!(error, Malformed::Size { .. });
     let elements: fn(&Malformed) -> bool = |error| matches!(error, Malformed::Elements { .. });
     let place: fn(&Malformed) -> bool = |error| matches!(error, Malformed::Place { .. });
-    let hostile: [(&str, Vec<u8>, fn(&Malformed) -> bool); 14] = [
+    let hostile: [Hostile; 14] = [
         ("negative", tensor(&[u64::MAX], 1, &raw), shape),
         ("most negative", tensor(&[1 << 63, 2], 1, &raw), shape),
         ("product overflows", tensor(&[1 << 32, 1 << 32], 1, &raw), shape),
@@ -273,7 +276,7 @@ fn structures(model: &[u8]) -> Vec<Case> {
     let missing: fn(&Malformed) -> bool = |error| matches!(error, Malformed::Missing(_));
     let depth: fn(&Malformed) -> bool = |error| *error == Malformed::Depth;
     let sparse = [field(1, &tensor(&[1], 7, &field(7, &[1]))), number(3, 1 << 40)].concat();
-    let hostile: [(&str, Vec<u8>, fn(&Malformed) -> bool); 14] = [
+    let hostile: [Hostile; 14] = [
         ("no version", without(model, 1), missing),
         ("no operators", without(model, 8), missing),
         ("no graph", without(model, 7), missing),

@@ -55,7 +55,7 @@ impl Tensor {
     pub(super) fn label<R: Read + Seek>(&self, input: &mut Input<R>) -> Result<Label, Malformed> {
         input.go_to(self.entry, "a tensor's name")?;
         let mut buffer = [0; MAX_NAME];
-        read_name(input, &mut buffer, "a tensor's name").map(|name| Label::new(name))
+        read_name(input, &mut buffer, "a tensor's name").map(Label::new)
     }
 }
 

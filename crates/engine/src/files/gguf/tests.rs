@@ -34,7 +34,7 @@ fn list(name: &str, kind: u32, count: u64, elements: &[u8]) -> Vec<u8> {
 
 fn tensor(name: &str, extents: &[u64], code: u32, start: u64) -> Vec<u8> {
     let mut entry = text(name);
-    entry.extend((extents.len() as u32).to_le_bytes());
+    entry.extend(u32::try_from(extents.len()).unwrap().to_le_bytes());
     entry.extend(extents.iter().flat_map(|extent| extent.to_le_bytes()));
     entry.extend(code.to_le_bytes());
     entry.extend(start.to_le_bytes());
