@@ -3,6 +3,8 @@
 //! Run one with `cargo run --release -p rialto-benches --bin NAME`. Machines are noisy: contestants take turns in one
 //! run, and the medians' ratio is the figure to quote.
 
+pub mod contestants;
+
 use std::{
     path::{Path, PathBuf},
     time::Instant,
@@ -64,7 +66,7 @@ impl Report {
     pub fn finish(self) -> Result<()> {
         println!("{}", self.name);
         for (what, figure, unit) in &self.rows {
-            println!("  {what:<52} {figure:>12.3} {unit}");
+            println!("  {what:<64} {figure:>12.4} {unit}");
         }
         let rows: Vec<Value> = self
             .rows

@@ -28,7 +28,7 @@ install_javascript() {
     cp "$wanted" "$clients/javascript/installed.json"
   fi
   # Node looks for packages beside the script, so the stories run from where their client is.
-  cp tests/clients/javascript/stories.mjs "$clients/javascript/"
+  cp tests/clients/javascript/*.mjs "$clients/javascript/"
 }
 
 install_python

@@ -68,6 +68,11 @@ pub fn read(manifest: &Manifest, folder: &Path) -> Result<Vec<VerifiedContent>, 
     manifest.artifacts.iter().map(read).collect()
 }
 
+/// The BLAKE3 hash of these bytes, as manifests have it.
+pub fn hash(content: &[u8]) -> [u8; 32] {
+    blake3::hash(content).into()
+}
+
 /// Follows links and checks that the file is inside the folder.
 fn locate(artifact: &Artifact, folder: &Path) -> Result<PathBuf, Error> {
     let io = |error: std::io::Error| match error.kind() {

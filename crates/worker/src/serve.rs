@@ -82,7 +82,7 @@ pub fn run() -> io::Result<()> {
 fn assignment(stream: &mut BlockingStream, reader: &mut FrameReader) -> io::Result<Assignment> {
     let mut buffer = vec![0; 64 << 10];
     loop {
-        match reader.next()? {
+        match reader.take()? {
             Some(ToWorker::Load(assignment)) => return Ok(*assignment),
             Some(_) => return Err(io::Error::other("the first frame is no assignment")),
             None => {}
@@ -161,7 +161,7 @@ impl Desk {
         let mut buffer = vec![0; 64 << 10];
         let (finished, mut ended) = mpsc::unbounded_channel();
         loop {
-            while let Some(frame) = reader.next()? {
+            while let Some(frame) = reader.take()? {
                 self.take(frame, &finished).await?;
             }
             tokio::select! {

@@ -9,3 +9,4 @@ mod lives;
 mod sellers;
 mod settlement;
 mod silence;
+mod upstream;

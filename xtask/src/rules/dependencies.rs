@@ -52,7 +52,13 @@ const ALL_BELOW: [&str; 9] = [
     "rialto-gateway",
 ];
 /// Packages that stand around the market and may know every room: they are in no release.
-const AROUND: [&str; 4] = ["rialto-stories", "rialto-benches", "rialto-differential", "rialto-fuzz"];
+const AROUND: [&str; 5] = [
+    "rialto-stories",
+    "rialto-benches",
+    "rialto-differential",
+    "rialto-fuzz",
+    "rialto-fuzz-targets",
+];
 /// Knows nothing of the market.
 const CHORES: &str = "xtask";
 const TESTKIT: &str = "rialto-testkit";
@@ -141,7 +147,12 @@ fn known_rooms(package: &str) -> Option<BTreeSet<&'static str>> {
         return Some(BTreeSet::new());
     }
     if AROUND.contains(&package) {
-        return Some(ALL_BELOW.into_iter().chain([TESTKIT, "rialto-cli", "rialto-worker"]).collect());
+        return Some(
+            ALL_BELOW
+                .into_iter()
+                .chain([TESTKIT, "rialto-cli", "rialto-worker"])
+                .collect(),
+        );
     }
     let (_, rooms) = ROOMS.iter().find(|(room, _)| *room == package)?;
     Some(rooms.iter().copied().collect())

@@ -47,7 +47,7 @@ impl FrameReader {
     }
 
     /// The next frame; `None` until it is whole. After an error the stream cannot be read any further.
-    pub fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+    pub fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         let rest = self.bytes.get(self.used..).unwrap_or_default();
         let Some((prefix, rest)) = rest.split_first_chunk::<PREFIX>() else {
             self.compact();
@@ -112,7 +112,7 @@ mod tests {
                 let (now, later) = rest.split_at(cuts.next().unwrap().min(rest.len()));
                 reader.extend(now);
                 rest = later;
-                while let Some(frame) = reader.next::<ToWorker>().unwrap() {
+                while let Some(frame) = reader.take::<ToWorker>().unwrap() {
                     found.push(frame);
                 }
             }
@@ -123,7 +123,7 @@ mod tests {
         fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut reader = FrameReader::default();
             reader.extend(&bytes);
-            while let Ok(Some(_)) = reader.next::<ToWorker>() {}
+            while let Ok(Some(_)) = reader.take::<ToWorker>() {}
         }
     }
 
@@ -131,13 +131,13 @@ mod tests {
     fn a_frame_that_is_too_large_or_has_something_after_it_is_refused() {
         let mut reader = FrameReader::default();
         reader.extend(&u32::MAX.to_le_bytes());
-        assert!(reader.next::<ToWorker>().is_err());
+        assert!(reader.take::<ToWorker>().is_err());
         let mut bytes = Vec::new();
         append(&mut bytes, &ToWorker::Ping { number: 1 }).unwrap();
         bytes.push(0);
         bytes[0] += 1;
         let mut reader = FrameReader::default();
         reader.extend(&bytes);
-        assert!(reader.next::<ToWorker>().is_err());
+        assert!(reader.take::<ToWorker>().is_err());
     }
 }

@@ -45,9 +45,21 @@ impl Outbox {
 
     /// Sends a frame. Fails when the other side is gone, does not read, or the frame is too large.
     pub fn send<T: Serialize>(&self, frame: &T) -> io::Result<()> {
+        self.send_all(std::slice::from_ref(frame))
+    }
+
+    /// Sends frames in one go: each write by itself wakes the other side. Fails as [`Self::send`] does.
+    pub fn send_all<T: Serialize>(&self, frames: &[T]) -> io::Result<()> {
         let mut waiting = self.waiting();
         let behind = !waiting.bytes.is_empty();
-        append(&mut waiting.bytes, frame)?;
+        let before = waiting.bytes.len();
+        for frame in frames {
+            if let Err(error) = append(&mut waiting.bytes, frame) {
+                // All of them or none.
+                waiting.bytes.truncate(before);
+                return Err(error);
+            }
+        }
         if waiting.bytes.len() > MOST_WAITING {
             return Err(io::Error::other("the other side of the border does not read"));
         }
@@ -133,7 +145,7 @@ mod tests {
             other.readable().await.unwrap();
             if let Ok(count) = other.try_read(&mut buffer) {
                 reader.extend(&buffer[..count]);
-                while let Some(frame) = reader.next::<ToWorker>().unwrap() {
+                while let Some(frame) = reader.take::<ToWorker>().unwrap() {
                     found.push(frame);
                 }
             }

@@ -89,7 +89,12 @@ impl Link {
 
     /// Sends a frame. A worker that cannot be written to is dead, which its keeper notices too.
     pub(super) fn send(&self, frame: &ToWorker) {
-        if let Err(error) = self.outbox.send(frame) {
+        self.send_all(std::slice::from_ref(frame));
+    }
+
+    /// Sends frames in one go.
+    pub(super) fn send_all(&self, frames: &[ToWorker]) {
+        if let Err(error) = self.outbox.send_all(frames) {
             tracing::debug!(%error, "a frame did not reach its worker");
             self.die(&Error::Failed("its worker died".to_owned()));
         }
@@ -168,7 +173,7 @@ impl Link {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(error) => return Err(error),
                 }
-                while let Some(frame) = reader.next()? {
+                while let Some(frame) = reader.take()? {
                     self.take(frame)?;
                 }
             }

@@ -180,12 +180,12 @@ impl Prepared for PreparedPrediction {
     fn start(self: Box<Self>, _grant: watch::Receiver<u64>) -> Answer {
         let (sender, pieces) = mpsc::channel(4);
         let id = self.link.begin_whole(sender);
-        self.link.send(&ToWorker::Prepare {
+        let prepare = ToWorker::Prepare {
             id,
             job: self.job,
             scope: Scope::Alone,
-        });
-        self.link.send(&ToWorker::Start { id, grant: 0 });
+        };
+        self.link.send_all(&[prepare, ToWorker::Start { id, grant: 0 }]);
         cancelling(self.link, id, pieces)
     }
 }

@@ -136,7 +136,11 @@ impl Worker {
         // What it wrote before it ended may still be on its way.
         tokio::time::sleep(Duration::from_millis(20)).await;
         let last = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_empty() { ended } else { format!("{ended}, after saying: {last}") }
+        if last.is_empty() {
+            ended
+        } else {
+            format!("{ended}, after saying: {last}")
+        }
     }
 
     pub(super) async fn kill(&mut self) {
@@ -169,7 +173,7 @@ async fn exchange(stream: &UnixStream, assignment: &Assignment) -> io::Result<Re
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         }
-        match reader.next()? {
+        match reader.take()? {
             Some(FromWorker::Ready(ready)) => return Ok(ready),
             Some(_) => return Err(io::Error::other("a worker spoke before it was ready")),
             None => {}

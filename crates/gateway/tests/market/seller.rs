@@ -8,7 +8,8 @@ use std::sync::{
 
 use rialto_network::{FrameReceiver, FrameSender, Incoming, Node, NodeConfig};
 use rialto_protocol::{
-    Address, Digest, Domain, MicroDollars, NodeKey, Price, ReceiptStatus, Region, SignedReceipt, SigningKey, Usage,
+    Address, Digest, Domain, EnergySource, MicroDollars, NodeKey, Price, ReceiptStatus, Region, SignedReceipt,
+    SigningKey, Usage,
     account::{SellerAccount, Settlement},
     job::{Datatype, Job, Tensor},
     manifest::{Artifact, Format, Manifest, TaskKind},
@@ -152,6 +153,7 @@ impl Seller {
                 speed: 0,
                 region: Region::default(),
                 energy_millijoules: 0,
+                energy_source: EnergySource::Unknown,
                 sequence: now,
                 expires_at: now + 300,
             };

@@ -122,7 +122,7 @@ fn gumbel(word: u32) -> f64 {
 /// More than [`gumbel`] of this word can be: `-ln u >= 1 - u`, and `1 - u` is at least the power of two that the leading
 /// zeros of the word's complement tell.
 fn ceiling(word: u32) -> f64 {
-    f64::from((!word).leading_zeros() + 1) * 0.693_147_2
+    f64::from((!word).leading_zeros() + 1) * (std::f64::consts::LN_2 + 1e-7)
 }
 
 #[cfg(test)]

@@ -37,6 +37,9 @@ const TRIFLE: u64 = 30_000;
 /// A run shorter than this, in nanoseconds, goes on the caller's thread when nothing else waits.
 const SHORT: u64 = 200_000;
 
+/// The pace of a model of which nothing is known: its first run is thought to be long.
+const UNKNOWN: u64 = 1 << 40;
+
 /// Where a request's pieces go. There is room for all of them.
 pub(super) type Pieces = mpsc::Sender<Result<Piece, Error>>;
 
@@ -125,15 +128,14 @@ impl Request {
 
 impl Queue {
     pub(super) fn new(sessions: Sessions, trial: Trial, gather: Duration, max_tensor_bytes: u64, steps: Steps) -> Self {
-        let pace = trial.alone.map(|(nanos, bytes)| per_kib(nanos, bytes));
+        let pace = trial.alone.map(|(nanos, bytes)| per_kib(nanos, bytes).min(UNKNOWN - 1));
         Self {
             sessions: Arc::new(sessions),
             waiting: Mutex::default(),
             most_rows: trial.most_rows,
             gather,
             max_tensor_bytes,
-            // Until it is known, a run is thought to be long.
-            pace: AtomicU64::new(pace.unwrap_or(1 << 40)),
+            pace: AtomicU64::new(pace.unwrap_or(UNKNOWN)),
             runs: AtomicU64::new(0),
             steps,
         }
@@ -264,73 +266,83 @@ impl Queue {
     /// Runs a batch and answers its requests.
     fn run(&self, mut batch: Vec<Request>, mut lease: Lease, stop: Option<&Stop>) {
         let bytes: u64 = batch.iter().map(Request::bytes).fold(0, u64::saturating_add);
-        let before = processor_time();
-        if batch.len() == 1 {
-            if let Some(request) = batch.pop() {
-                self.run_alone(request, &mut lease, stop);
-            }
+        let watch = match stop {
+            Some(_) => Stopwatch::Thread(processor_time()),
+            None => Stopwatch::Wall(std::time::Instant::now()),
+        };
+        let nanos = if batch.len() > 1 {
+            self.run_together(batch, &mut lease, stop, watch)
         } else {
-            self.run_together(batch, &mut lease, stop);
-        }
-        let took = per_kib(nanos(processor_time().saturating_sub(before)), bytes);
-        let pace = self.pace.load(Ordering::Relaxed);
+            batch
+                .pop()
+                .map_or(0, |request| self.run_alone(request, &mut lease, stop, watch))
+        };
+        let (took, pace) = (per_kib(nanos, bytes), self.pace.load(Ordering::Relaxed));
         // The first run of a model that could not be tried says all there is to know.
-        let pace = if pace >> 39 > 0 {
-            took
-        } else {
-            pace.saturating_mul(3).saturating_add(took) / 4
+        let pace = match pace {
+            UNKNOWN => took,
+            // A run that was interrupted counts as a slow one, and not as what a whole slice of time would say.
+            pace => pace.saturating_mul(3).saturating_add(took.min(pace.saturating_mul(8))) / 4,
         };
         self.pace.store(pace.max(1), Ordering::Relaxed);
     }
 
-    fn run_alone(&self, mut request: Request, lease: &mut Lease, stop: Option<&Stop>) {
-        let before = processor_time();
+    /// Runs one request, and gives the nanoseconds that it took.
+    fn run_alone(&self, mut request: Request, lease: &mut Lease, stop: Option<&Stop>, watch: Stopwatch) -> u64 {
         // A run that nobody can stop is one that blocks this thread, whose silence says enough.
         let _step = stop.map(|_| self.steps.begin(usize::try_from(request.units).unwrap_or(usize::MAX)));
-        let took = || nanos(processor_time().saturating_sub(before));
         self.runs.fetch_add(1, Ordering::Relaxed);
         match &mut request.work {
             Work::Predict { inputs, outputs } => {
                 let session = lease.session();
                 let max = self.max_tensor_bytes;
                 let result = session.and_then(|session| tensor::run(session, inputs, outputs, stop, max));
-                request.answer(result, took());
+                let nanos = watch.nanos();
+                request.answer(result, nanos);
+                nanos
             }
             Work::Embed { texts } => {
                 let texts = mem::take(texts);
                 for (index, ids) in (0u32..).zip(&texts) {
                     if request.pieces.is_closed() {
-                        return;
+                        return watch.nanos();
                     }
                     match lease.session().and_then(|session| text::embed(session, ids, stop)) {
                         Ok(vector) => {
                             let output = Output::Embedding { index, vector };
                             let _ = request.pieces.try_send(Ok(Piece::Output(output)));
                         }
-                        Err(error) => return request.answer(Err(error), 0),
+                        Err(error) => {
+                            request.answer(Err(error), 0);
+                            return watch.nanos();
+                        }
                     }
                 }
-                let _ = request.pieces.try_send(Ok(finished(took())));
+                let nanos = watch.nanos();
+                let _ = request.pieces.try_send(Ok(finished(nanos)));
+                nanos
             }
         }
     }
 
     /// Runs requests as one batch; or one by one, if that fails, because one of them may be the reason.
-    fn run_together(&self, batch: Vec<Request>, lease: &mut Lease, stop: Option<&Stop>) {
-        let before = processor_time();
+    fn run_together(&self, batch: Vec<Request>, lease: &mut Lease, stop: Option<&Stop>, watch: Stopwatch) -> u64 {
         let rows: Vec<u64> = batch.iter().map(|request| request.units).collect();
         let parts = self.outputs_of(&batch, &rows, lease, stop);
+        let nanos = watch.nanos();
         let Some(parts) = parts else {
-            for request in batch.into_iter().filter(|request| !request.pieces.is_closed()) {
-                self.run_alone(request, lease, stop);
-            }
-            return;
+            let present = batch.into_iter().filter(|request| !request.pieces.is_closed());
+            let each = present.map(|request| {
+                let watch = Stopwatch::Wall(std::time::Instant::now());
+                self.run_alone(request, lease, stop, watch)
+            });
+            return each.fold(nanos, u64::saturating_add);
         };
-        let total = rows.iter().sum::<u64>().max(1);
-        let each = nanos(processor_time().saturating_sub(before)) / total;
+        let each = nanos / rows.iter().sum::<u64>().max(1);
         for ((request, part), rows) in batch.into_iter().zip(parts).zip(rows) {
             request.answer(Ok(part), each.saturating_mul(rows));
         }
+        nanos
     }
 
     fn outputs_of(
@@ -378,6 +390,23 @@ fn finished(nanos: u64) -> Piece {
     // A run is never for nothing.
     ending.cpu_micros = nanos.div_ceil(1_000);
     Piece::Finished(ending)
+}
+
+/// How a run is timed.
+enum Stopwatch {
+    /// By the clock, which costs next to nothing: for runs so short that hardly one is interrupted.
+    Wall(std::time::Instant),
+    /// By the processor time of this thread, which takes a call of the kernel.
+    Thread(Duration),
+}
+
+impl Stopwatch {
+    fn nanos(&self) -> u64 {
+        nanos(match self {
+            Self::Wall(began) => began.elapsed(),
+            Self::Thread(before) => processor_time().saturating_sub(*before),
+        })
+    }
 }
 
 /// Processor time of this thread: another program's work says nothing about a model.
