@@ -154,7 +154,7 @@ pub fn worker_frames(bytes: &[u8]) -> bool {
     for piece in bytes.chunks(7) {
         reader.extend(piece);
         loop {
-            match reader.next::<FromWorker>() {
+            match reader.take::<FromWorker>() {
                 Ok(Some(_)) => accepted = true,
                 Ok(None) => break,
                 Err(_) => return accepted,
