@@ -27,7 +27,7 @@ use super::{
 use crate::{
     args, flow, keys,
     market::{Market, Record},
-    models::{self, Found},
+    models::Found,
     output,
     settings::Settings,
     setup,
