@@ -88,7 +88,7 @@ const LIBRARIES: [(&str, &[&str]); 16] = [
     ("tract", &["rialto-worker"]),
     ("tokenizers", &["rialto-worker"]),
     ("llguidance", &["rialto-worker"]),
-    ("landlock", &["rialto-worker"]),
+    ("landlock", &["rialto-worker", "rialto-machine"]),
     ("seccompiler", &["rialto-worker"]),
     ("nvml-wrapper", &["rialto-machine"]),
     ("sqlx", &["rialto-provider", "rialto-gateway"]),
@@ -150,7 +150,7 @@ fn known_rooms(package: &str) -> Option<BTreeSet<&'static str>> {
         return Some(
             ALL_BELOW
                 .into_iter()
-                .chain([TESTKIT, "rialto-cli", "rialto-worker"])
+                .chain([TESTKIT, "rialto-cli", "rialto-worker", "rialto-fuzz"])
                 .collect(),
         );
     }
