@@ -143,7 +143,6 @@ async fn a_model_on_a_real_server_is_sold_paid_for_and_outlives_the_servers_deat
         (seen..=480).contains(&billed) && (cut.done || billed < 480),
         "{billed} tokens were billed, {seen} deltas seen"
     );
-    eprintln!("DEBUG done={} seen={seen} billed={billed}", cut.done);
     let gone = client.chat(MODEL, "Art thou there?", 8).await;
     ensure!(gone.is_err(), "a server that is dead answered: {gone:?}");
 
