@@ -136,10 +136,7 @@ async fn contestants(model: &Path, threads: u32, context: u32) -> Result<Vec<(&'
         ),
     ];
     let target = repository().join("target");
-    if let Some(program) = found(&[
-        target.join("bench/llama.cpp/llama-server"),
-        target.join("upstream/bin/llama-server"),
-    ]) {
+    if let Some(program) = found(&[target.join("bench/llama.cpp/llama-server")]) {
         let server = Server::start(&program, model, threads, SLOTS, context).await?;
         contestants.push(("llama.cpp's server", Contestant::Server(server)));
     }
