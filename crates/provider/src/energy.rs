@@ -92,7 +92,8 @@ fn counted(usage: Usage) -> u64 {
 }
 
 /// Keeps the meter up to date until `stop`.
-pub(crate) async fn watch(meter: Arc<Meter>, stop: CancellationToken) {
+pub(crate) async fn watch(meter: Option<Arc<Meter>>, stop: CancellationToken) {
+    let Some(meter) = meter else { return };
     let mut beat = tokio::time::interval(LOOK);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

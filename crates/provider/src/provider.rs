@@ -167,9 +167,7 @@ impl Provider {
             metrics: parts.metrics.clone(),
         };
         background.spawn(claimer.run(inbox, stop.clone()));
-        if let Some(meter) = parts.meter {
-            background.spawn(energy::watch(meter, stop.clone()));
-        }
+        background.spawn(energy::watch(parts.meter, stop.clone()));
         let watcher = Watcher {
             chain,
             channels,
@@ -190,15 +188,14 @@ impl Provider {
             latest: Mutex::new(Vec::new()),
         });
         let courier = Arc::new(Courier::new(parts.wallet, room.clone(), orders.clone()));
-        let serving = serve::run(
+        background.spawn(serve::run(
             room.clone(),
             parts.node.clone(),
             herald.clone(),
             courier,
             trades.clone(),
             stop.clone(),
-        );
-        background.spawn(serving);
+        ));
         background.spawn(herald.run(closing.clone()));
         info!(provider = %address, models = room.shelves.len(), "selling");
         Ok(Self {
