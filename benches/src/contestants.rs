@@ -83,14 +83,9 @@ async fn ours(engine: &dyn EngineDebug, prompt: &str, tokens: u64, seed: u64) ->
     let (_grant, paid) = watch::channel(u64::MAX);
     let mut answer = prepared.start(paid);
     let (mut first, mut count) = (None, 0u64);
-    loop {
-        match answer.pieces.recv().await.context("the engine ended")?? {
-            Piece::Output(output) => {
-                count += output.units();
-                first.get_or_insert_with(|| begun.elapsed().as_secs_f64());
-            }
-            Piece::Finished(_) => break,
-        }
+    while let Piece::Output(output) = answer.pieces.recv().await.context("the engine ended")?? {
+        count += output.units();
+        first.get_or_insert_with(|| begun.elapsed().as_secs_f64());
     }
     Ok(Timed {
         prompt: input.into(),

@@ -140,12 +140,7 @@ async fn turn(engine: &dyn Engine, tensor: &Tensor, runs: usize, worker: Option<
             outputs: Vec::new(),
         };
         let mut answer = engine.prepare(job, Scope::Alone).await?.start(paid.clone());
-        loop {
-            match answer.pieces.recv().await.context("the engine died")?? {
-                Piece::Output(_) => {}
-                Piece::Finished(_) => break,
-            }
-        }
+        while let Piece::Output(_) = answer.pieces.recv().await.context("the engine died")?? {}
         times.push(began.elapsed().as_secs_f64() * 1e6);
     }
     let after = processor_nanos()? + worker.map_or(Ok(0), processor_nanos_of)?;

@@ -1,6 +1,8 @@
 //! Exact mode: reading an answer again gives the very numbers that writing it gave, whatever the threads, the batch, the
 //! engine's past, and the process.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 #[expect(dead_code, reason = "what other tests need too is used there")]
 #[path = "../../engine/tests/support/mod.rs"]
 mod support;

@@ -53,9 +53,7 @@ fn load_here(manifest: &Manifest, folder: &Path, options: &LoadOptions) -> Resul
 
 /// Both ways: what a worker refuses, its host refuses with the same words or earlier.
 async fn refused(manifest: &Manifest, folder: &Path) -> Error {
-    let here = load_here(manifest, folder, &options())
-        .err()
-        .expect("this should be refused");
+    let here = load_here(manifest, folder, &options()).expect_err("this should be refused");
     let there = rialto_engine::load(manifest, folder, &options()).await.err();
     let there = there.expect("this should be refused in a worker too");
     assert_eq!(

@@ -1,12 +1,7 @@
 //! What a worker cannot do however it tries, and what happens to everybody else when one dies or hangs.
 
 #![cfg(target_os = "linux")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::panic,
-    reason = "a test fails by panicking, and the hostile half of one speaks on its output"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "what other tests need too is used there")]
 #[path = "../../engine/tests/support/mod.rs"]

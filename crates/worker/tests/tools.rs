@@ -1,5 +1,7 @@
 //! Answers of a form: JSON of a schema, calls of tools, and what a form does to seeds, log-probabilities and audits.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 #[expect(dead_code, reason = "what other tests need too is used there")]
 #[path = "../../engine/tests/support/mod.rs"]
 mod support;

@@ -56,7 +56,7 @@ pub struct OnnxEngine {
 /// What the model is asked for.
 enum Task {
     Predict(Signature),
-    Embed(Reader),
+    Embed(Box<Reader>),
 }
 
 impl std::fmt::Debug for OnnxEngine {
@@ -140,7 +140,7 @@ fn task(
         text::check(session)?;
         let limit = options.context.map_or(manifest.context_length, u64::from);
         let reader = Reader::load(files, limit.min(manifest.context_length))?;
-        return Ok((Task::Embed(reader), text::trial(session)));
+        return Ok((Task::Embed(Box::new(reader)), text::trial(session)));
     }
     agreement::check(manifest, session)?;
     let signature = Signature::new(manifest)?;
