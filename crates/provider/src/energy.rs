@@ -192,7 +192,7 @@ mod tests {
     #[tokio::test]
     async fn the_watch_ends_when_it_is_told_to() {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(watch(desktop(), stop.clone()));
+        let task = tokio::spawn(watch(Some(desktop()), stop.clone()));
         stop.cancel();
         task.await.unwrap();
     }

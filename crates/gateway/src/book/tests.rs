@@ -54,6 +54,7 @@ pub(crate) fn offer(provider: u8, publisher: u8, manifest: &Manifest, sequence: 
         speed: 0,
         region: Region::default(),
         energy_millijoules: 0,
+        energy_source: rialto_protocol::EnergySource::Unknown,
         sequence,
         expires_at: 1_060,
     };

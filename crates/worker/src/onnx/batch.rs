@@ -94,7 +94,8 @@ mod tests {
     }
 
     fn words(name: &str, words: &[&str]) -> Tensor {
-        let with_length = |word: &&str| [&(word.len() as u32).to_le_bytes()[..], word.as_bytes()].concat();
+        let with_length =
+            |word: &&str| [&u32::try_from(word.len()).unwrap().to_le_bytes()[..], word.as_bytes()].concat();
         Tensor {
             name: name.to_owned(),
             datatype: Datatype::Bytes,
