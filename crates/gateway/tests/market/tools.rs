@@ -50,7 +50,7 @@ async fn a_demanded_call_reaches_the_client_and_the_demand_the_seller() {
     assert_eq!(tools.choice, ToolChoice::Named("wait".into()));
     assert_eq!(
         tools.offered[0].parameters,
-        r#"{"properties":{"at":{"type":"integer"},"z":{"type":"integer"}},"type":"object"}"#
+        r#"{"type":"object","properties":{"z":{"type":"integer"},"at":{"type":"integer"}}}"#
     );
 }
 
