@@ -3,8 +3,8 @@
 //! The order is fixed: what a grammar allows, penalties, temperature, top-k, top-p, min-p, then Gumbel-max: to each remaining
 //! token's scaled logit a number is added that comes from a ChaCha20 stream keyed by seed and position, at the word of
 //! the token's id, and the largest sum wins. This is a draw from the softmax (Gumbel 1954), and it does not depend on
-//! which tokens were dropped before, so an audit can repeat it from the logits alone. `vectors/sampler.json` has answers
-//! of a second implementation in another language.
+//! which tokens were dropped before, so an audit can repeat it from the logits alone. `tests/vectors/sampler.json` has
+//! the answers of a second implementation in another language.
 //!
 //! Doubles throughout; exponentials are [`crate::softmax::exp`], logarithms those of the `libm` crate, neither of which asks
 //! the platform.
