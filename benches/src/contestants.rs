@@ -137,7 +137,12 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .with_context(|| format!("{}", program.display()))?;
-        let client = reqwest::Client::builder().no_proxy().build()?;
+        drop(rustls::crypto::ring::default_provider().install_default());
+        // It closes connections that rest, now and then just when one is used again.
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .build()?;
         let server = Self {
             child,
             url: format!("http://127.0.0.1:{port}"),

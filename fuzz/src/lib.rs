@@ -12,7 +12,7 @@ pub mod seeds;
 pub type Body = fn(&[u8]) -> bool;
 
 /// Every target, by the name of its folder in `fuzz/corpus/` and of its program in `fuzz/targets/`.
-pub const TARGETS: [(&str, Body); 15] = [
+pub const TARGETS: [(&str, Body); 16] = [
     ("gguf", files::gguf),
     ("safetensors", files::safetensors),
     ("onnx", files::onnx),
@@ -23,6 +23,7 @@ pub const TARGETS: [(&str, Body); 15] = [
     ("offers_response", market::offers_response),
     ("ticket", market::ticket),
     ("worker_frames", market::worker_frames),
+    ("upstream_stream", market::upstream_stream),
     ("chat_request", requests::chat),
     ("completion_request", requests::completion),
     ("embedding_request", requests::embedding),

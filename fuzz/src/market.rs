@@ -1,4 +1,4 @@
-//! What travels between the nodes of a market, and between a provider and its worker.
+//! What travels between the nodes of a market, and between a provider and its worker or another's server.
 
 use rialto_engine::border::{FrameReader, FromWorker};
 use rialto_protocol::{
@@ -162,4 +162,9 @@ pub fn worker_frames(bytes: &[u8]) -> bool {
         }
     }
     accepted
+}
+
+/// The stream of a server that speaks OpenAI's protocol.
+pub fn upstream_stream(bytes: &[u8]) -> bool {
+    rialto_engine::read_upstream_stream(bytes).is_some_and(|events| events > 0)
 }

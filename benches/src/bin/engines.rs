@@ -1,5 +1,6 @@
 //! Our language engine against llama.cpp's own server and Python library: the same file, the same threads, in turns in one
-//! run. `engines [MODEL.gguf] [THREADS]`; without a model, the shipped one.
+//! run. `engines [MODEL.gguf] [THREADS] [ROUNDS]`; without a model, the shipped one. `benches/python/model.py` makes larger
+//! ones. Ratios are medians over rounds of the two figures of a round, above one where ours is better.
 //!
 //! Both are built for this machine by `benches/python/install.sh`; what is not there does not take part.
 
@@ -22,7 +23,6 @@ use rialto_protocol::{
 use rialto_testkit::process::repository;
 use rialto_worker::{Steps, llama::LlamaEngine};
 
-const ROUNDS: usize = 7;
 const SLOTS: u32 = 8;
 
 /// What is asked: a name, how often the sentence stands in the prompt, tokens, and answers at once.
@@ -34,6 +34,8 @@ struct Workload {
     tokens: u64,
     times: u64,
     figure: fn(&[Timed]) -> f64,
+    /// Whether less is better.
+    is_time: bool,
 }
 
 const WORKLOADS: [Workload; 4] = [
@@ -44,6 +46,7 @@ const WORKLOADS: [Workload; 4] = [
         tokens: 1,
         times: 1,
         figure: |timed| sum(timed, |one| one.prompt) / sum(timed, |one| one.first),
+        is_time: false,
     },
     Workload {
         name: "decode",
@@ -52,6 +55,7 @@ const WORKLOADS: [Workload; 4] = [
         tokens: 128,
         times: 1,
         figure: |timed| (sum(timed, |one| one.tokens) - 1.0) / sum(timed, |one| one.all - one.first),
+        is_time: false,
     },
     Workload {
         name: "8 at once",
@@ -60,6 +64,7 @@ const WORKLOADS: [Workload; 4] = [
         tokens: 64,
         times: 8,
         figure: |timed| sum(timed, |one| one.tokens) / timed.iter().map(|one| one.all).fold(0.0, f64::max),
+        is_time: false,
     },
     Workload {
         name: "first token",
@@ -68,6 +73,7 @@ const WORKLOADS: [Workload; 4] = [
         tokens: 1,
         times: 1,
         figure: |timed| sum(timed, |one| one.first) * 1e3,
+        is_time: true,
     },
 ];
 
@@ -82,31 +88,65 @@ async fn main() -> Result<()> {
     let model = arguments.next().map_or_else(shipped, PathBuf::from).canonicalize()?;
     let threads: u32 = arguments.next().map_or(Ok(2), |text| text.parse())?;
     let context = if model == shipped().canonicalize()? { 512 } else { 1_024 };
+    let rounds: usize = arguments.next().map_or(Ok(7), |text| text.parse())?;
     let mut contestants = contestants(&model, threads, context).await?;
+    let names: Vec<&'static str> = contestants.iter().map(|(name, _)| *name).collect();
     let mut report = Report::new("engines");
     for workload in WORKLOADS {
-        let prompt = "The quality of mercy is not strained. ".repeat(workload.sentences);
-        let mut figures: Vec<Vec<f64>> = vec![Vec::new(); contestants.len()];
-        for round in 0..=ROUNDS {
-            for ((_, contestant), figures) in contestants.iter_mut().zip(&mut figures) {
-                if workload.times > 1 && matches!(contestant, Contestant::Library(_)) {
-                    continue;
-                }
-                let timed = contestant.answer(&prompt, workload.tokens, workload.times).await?;
-                if round > 0 {
-                    figures.push((workload.figure)(&timed));
-                }
-            }
-        }
-        for ((name, _), figures) in contestants
-            .iter()
-            .zip(figures)
-            .filter(|(_, figures)| !figures.is_empty())
-        {
-            report.row(format!("{}: {name}", workload.name), median(figures), workload.unit);
-        }
+        let figures = measure(&workload, &mut contestants, rounds).await?;
+        report_on(&mut report, &workload, &names, &figures);
     }
     report.finish()
+}
+
+/// The figures of each contestant, a round each; none of those that cannot do this.
+async fn measure(
+    workload: &Workload,
+    contestants: &mut [(&'static str, Contestant)],
+    rounds: usize,
+) -> Result<Vec<Vec<f64>>> {
+    let prompt = "The quality of mercy is not strained. ".repeat(workload.sentences);
+    let count = contestants.len();
+    let mut figures: Vec<Vec<f64>> = vec![Vec::new(); count];
+    for round in 0..=rounds {
+        // Nobody always comes first, or after the same other.
+        for turn in 0..count {
+            let place = (turn * (1 + round % 2 * (count - 2)) + round) % count;
+            let (Some((_, contestant)), Some(figures)) = (contestants.get_mut(place), figures.get_mut(place)) else {
+                continue;
+            };
+            if workload.times > 1 && matches!(contestant, Contestant::Library(_)) {
+                continue;
+            }
+            let timed = contestant.answer(&prompt, workload.tokens, workload.times).await?;
+            // The first round warms up.
+            if round > 0 {
+                figures.push((workload.figure)(&timed));
+            }
+        }
+    }
+    Ok(figures)
+}
+
+fn report_on(report: &mut Report, workload: &Workload, names: &[&str], figures: &[Vec<f64>]) {
+    let took_part = || names.iter().zip(figures).filter(|(_, figures)| !figures.is_empty());
+    for (name, figures) in took_part() {
+        report.row(
+            format!("{}: {name}", workload.name),
+            median(figures.clone()),
+            workload.unit,
+        );
+    }
+    let (ours, others): (Vec<_>, Vec<_>) = took_part().partition(|(name, _)| name.starts_with("ours"));
+    for (name, figures) in &ours {
+        // Beside the others, what the worker costs and what exactness does.
+        for (other, theirs) in others.iter().chain(ours.first()).filter(|(other, _)| other != name) {
+            let pairs = figures.iter().zip(*theirs);
+            let ratios = pairs.map(|(ours, theirs)| if workload.is_time { theirs / ours } else { ours / theirs });
+            let what = format!("{}: {name}, to {other}", workload.name);
+            report.row(what, median(ratios.collect()), "x");
+        }
+    }
 }
 
 async fn contestants(model: &Path, threads: u32, context: u32) -> Result<Vec<(&'static str, Contestant)>> {

@@ -24,4 +24,6 @@ pub use sandbox::{Sandboxed, load, worker_program};
 pub use signature::Signature;
 pub use simulated::{SimulatedConfig, SimulatedEngine};
 pub use text::{Added, TextStream};
+#[doc(hidden)]
+pub use upstream::read_stream as read_upstream_stream;
 pub use upstream::{Kind as UpstreamKind, Suspicions, UpstreamConfig, UpstreamEngine};

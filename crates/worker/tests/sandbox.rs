@@ -1,8 +1,10 @@
 //! What a worker cannot do however it tries, and what happens to everybody else when one dies or hangs.
 
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "sandbox/damaged.rs"]
+mod damaged;
 #[expect(dead_code, reason = "what other tests need too is used there")]
 #[path = "../../engine/tests/support/mod.rs"]
 mod support;

@@ -18,6 +18,26 @@ use serde::Serialize;
 
 use super::{Seed, seed};
 
+const CHAT: &str = r#": warm
+
+data: {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "To"}, "logprobs": {"content": [{"id": 7,
+data: "token": "To", "bytes": [84, 111], "logprob": -0.5, "top_logprobs": [{"token": "token_id:8", "logprob": -1}]}]}}]}
+
+data: {"choices": [{"delta": {"reasoning_content": "be", "tool_calls": [{"index": 0, "function": {"name": "look"}}]}}]}
+
+data: {"choices": [{"delta": {}, "finish_reason": "tool_calls"}], "timings": {"predicted_n": 2}}
+
+data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+
+data: [DONE]
+
+"#;
+
+const COMPLETION: &str = r#"data: {"choices": [{"text": "To be", "logprobs": {"tokens": ["To", " be"],
+data: "token_logprobs": [null, -0.25], "top_logprobs": [null, {" be": -0.25, " see": -2.5}]}, "finish_reason": "length"}]}
+
+"#;
+
 const MANIFEST: &str = include_str!("../../../models/breast-cancer/manifest.toml");
 
 /// `signature` is of the right form, and by nobody of the market.
@@ -26,6 +46,8 @@ pub(super) fn seeds(signature: Signature) -> Vec<Seed> {
         seed("manifest", "breast-cancer", MANIFEST),
         seed("ticket", "local", ticket().to_string()),
         seed("worker_frames", "answer", worker_frames()),
+        seed("upstream_stream", "chat", CHAT),
+        seed("upstream_stream", "completion", COMPLETION),
     ];
     seeds.extend(buyer(signature));
     seeds.extend(seller());

@@ -57,6 +57,7 @@ use self::{
     body::Manner,
     call::{Server, Trouble},
     count::{Ledger, Suspicion},
+    events::Events,
     health::Health,
     reply::Reply,
     tokens::Input,
@@ -66,6 +67,18 @@ pub use self::{
     count::Suspicions,
 };
 use crate::{Answer, Engine, EngineInfo, Error, Piece, Prepared, Scope};
+
+/// Reads a stream as an answer's is read, and says how many events were understood; `None` where it is refused. For fuzzing.
+#[doc(hidden)]
+pub fn read_stream(bytes: &[u8]) -> Option<usize> {
+    let (mut events, mut count) = (Events::default(), 0);
+    events.push(bytes).ok()?;
+    while let Some(data) = events.next().filter(|data| data.trim() != "[DONE]") {
+        delta::read(&data).ok()?;
+        count += 1;
+    }
+    Some(count)
+}
 
 /// Pieces that may wait for a slow reader.
 const PIECES: usize = 16;

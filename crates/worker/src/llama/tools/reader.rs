@@ -173,6 +173,8 @@ fn safe(text: &str, mark: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(style: Style, whole: &str, width: usize) -> Vec<Event> {
@@ -244,6 +246,18 @@ mod tests {
                 [Event::Text("x ".into()), call("look", "{}")],
                 "the end closes too"
             );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_written_and_wherever_it_is_cut_the_same_is_found(
+            whole in "(</?tool_call>|\\[TOOL_CALLS\\]|<\\|python_tag\\|>|[\\[\\]{}\":, \n]|\\{\"name\": \"look\", \"arguments\": \\{\\}\\}|é|x){0,12}",
+            width in 1usize..9,
+        ) {
+            for style in [Style::Hermes, Style::Mistral, Style::Llama3] {
+                prop_assert_eq!(read(style, &whole, width), read(style, &whole, 10_000));
+            }
         }
     }
 }
