@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod bill;
+mod crowd;
 mod gasless;
 mod kills;
 mod lives;
