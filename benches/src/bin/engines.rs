@@ -7,6 +7,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -25,6 +26,9 @@ use rialto_worker::{Steps, llama::LlamaEngine};
 
 const SLOTS: u32 = 8;
 
+/// Between two turns.
+const REST: Duration = Duration::from_millis(200);
+
 /// What is asked: a name, how often the sentence stands in the prompt, tokens, and answers at once.
 #[derive(Debug, Clone, Copy)]
 struct Workload {
@@ -42,7 +46,7 @@ const WORKLOADS: [Workload; 4] = [
     Workload {
         name: "prefill",
         unit: "tokens/s",
-        sentences: 40,
+        sentences: 20,
         tokens: 1,
         times: 1,
         figure: |timed| sum(timed, |one| one.prompt) / sum(timed, |one| one.first),
@@ -52,7 +56,7 @@ const WORKLOADS: [Workload; 4] = [
         name: "decode",
         unit: "tokens/s",
         sentences: 1,
-        tokens: 128,
+        tokens: 48,
         times: 1,
         figure: |timed| (sum(timed, |one| one.tokens) - 1.0) / sum(timed, |one| one.all - one.first),
         is_time: false,
@@ -61,7 +65,7 @@ const WORKLOADS: [Workload; 4] = [
         name: "8 at once",
         unit: "tokens/s",
         sentences: 1,
-        tokens: 64,
+        tokens: 24,
         times: 8,
         figure: |timed| sum(timed, |one| one.tokens) / timed.iter().map(|one| one.all).fold(0.0, f64::max),
         is_time: false,
@@ -88,7 +92,7 @@ async fn main() -> Result<()> {
     let model = arguments.next().map_or_else(shipped, PathBuf::from).canonicalize()?;
     let threads: u32 = arguments.next().map_or(Ok(2), |text| text.parse())?;
     let context = if model == shipped().canonicalize()? { 512 } else { 1_024 };
-    let rounds: usize = arguments.next().map_or(Ok(7), |text| text.parse())?;
+    let rounds: usize = arguments.next().map_or(Ok(25), |text| text.parse())?;
     let mut contestants = contestants(&model, threads, context).await?;
     let names: Vec<&'static str> = contestants.iter().map(|(name, _)| *name).collect();
     let mut report = Report::new("engines");
@@ -118,6 +122,8 @@ async fn measure(
             if workload.times > 1 && matches!(contestant, Contestant::Library(_)) {
                 continue;
             }
+            // Threads of the one before go on spinning for a while after their work.
+            tokio::time::sleep(REST).await;
             let timed = contestant.answer(&prompt, workload.tokens, workload.times).await?;
             // The first round warms up.
             if round > 0 {

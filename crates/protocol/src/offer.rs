@@ -18,6 +18,9 @@ pub const MAX_LIFETIME: u64 = 600;
 /// The largest chunk, in units of output, that a buyer pays ahead.
 pub const MAX_CHUNK: u64 = 256;
 
+/// Most bytes of an engine's class.
+pub const MAX_ENGINE: usize = 64;
+
 /// How a provider knows what energy its work takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -60,6 +63,9 @@ pub struct Offer {
     pub energy_millijoules: u64,
     /// How the provider knows it, here and in its receipts.
     pub energy_source: EnergySource,
+    /// The engine and its mode, such as `llama.cpp exact` or `upstream`: what an audit may expect of the answers differs
+    /// between them. At most [`MAX_ENGINE`] characters of ASCII that can be seen.
+    pub engine: String,
     /// Grows with each offer of a provider for a model.
     pub sequence: u64,
     /// Seconds since 1970 after which the offer is void.
@@ -128,6 +134,10 @@ impl Announcement {
         }
         if offer.capacity == 0 {
             return Err(OfferError::Field("capacity"));
+        }
+        let visible = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+        if offer.engine.len() > MAX_ENGINE || !offer.engine.bytes().all(visible) {
+            return Err(OfferError::Field("engine"));
         }
         self.manifest.check()?;
         if self.manifest.model_id(offer.publisher) != offer.model {

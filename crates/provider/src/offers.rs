@@ -121,6 +121,7 @@ impl Herald {
             region: self.room.config.region,
             energy_millijoules,
             energy_source,
+            engine: shelf.listing.engine.info().class.clone(),
             sequence,
             expires_at,
         }

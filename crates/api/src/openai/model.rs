@@ -34,6 +34,8 @@ pub struct Model {
     pub quantization: String,
     /// Providers that sell it now.
     pub providers: u32,
+    /// The engines that they run it with, such as `llama.cpp exact`, each once.
+    pub engines: Vec<String>,
     /// The lowest price on offer.
     pub pricing: ModelPricing,
 }

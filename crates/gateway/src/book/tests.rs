@@ -55,6 +55,7 @@ pub(crate) fn offer(provider: u8, publisher: u8, manifest: &Manifest, sequence: 
         region: Region::default(),
         energy_millijoules: 0,
         energy_source: rialto_protocol::EnergySource::Unknown,
+        engine: "simulated".into(),
         sequence,
         expires_at: 1_060,
     };
@@ -95,6 +96,17 @@ fn a_forged_or_stale_offer_is_refused() {
     swapped.manifest.quantisation = "Q4_0".into();
     assert!(matches!(book.note(swapped, PEER, 1_000), Err(NoteError::Offer(_))));
     assert!(book.is_empty());
+}
+
+#[test]
+fn what_an_offer_says_of_its_engine_is_short_and_can_be_seen() {
+    let (book, model) = (Book::default(), manifest("v1", 1));
+    for engine in ["x".repeat(65), "fast\n".into(), "é".into()] {
+        let mut odd = offer(1, 5, &model, 1);
+        odd.offer.engine = engine;
+        let refused = book.note(odd, PEER, 1_000);
+        assert_eq!(refused, Err(NoteError::Offer(OfferError::Field("engine"))));
+    }
 }
 
 #[test]

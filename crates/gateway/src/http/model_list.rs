@@ -1,6 +1,9 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use axum::{
     Json,
@@ -57,6 +60,7 @@ fn describe(name: &str, listing: &Listing, offers: &[Arc<Announcement>]) -> Mode
         .iter()
         .map(|one| one.offer.price)
         .min_by_key(|price| (price.output, price.input, price.request));
+    let engines: BTreeSet<&String> = offers.iter().map(|one| &one.offer.engine).collect();
     Model {
         id: name.to_owned(),
         object: "model".into(),
@@ -68,6 +72,7 @@ fn describe(name: &str, listing: &Listing, offers: &[Arc<Announcement>]) -> Mode
         context_length: manifest.context_length,
         quantization: manifest.quantisation.clone(),
         providers: u32::try_from(offers.len()).unwrap_or(u32::MAX),
+        engines: engines.into_iter().cloned().collect(),
         pricing: pricing(lowest.unwrap_or_default()),
     }
 }

@@ -549,6 +549,7 @@ async fn the_lists_and_the_metrics_are_complete() {
     for path in ["/v1/models/rialto/talker:v1", "/v1/models/rialto%2Ftalker%3Av1"] {
         let model: Value = serde_json::from_str(&get(path).await).unwrap();
         assert_eq!((&model["id"], &model["providers"]), (&json!(TALKER), &json!(2)));
+        assert_eq!(model["engines"], json!(["simulated"]));
         assert_eq!(model["pricing"]["completion"], "0.000001000");
         assert_eq!(
             model["model_id"],

@@ -154,6 +154,7 @@ impl Seller {
                 region: Region::default(),
                 energy_millijoules: 0,
                 energy_source: EnergySource::Unknown,
+                engine: "simulated".into(),
                 sequence: now,
                 expires_at: now + 300,
             };

@@ -56,6 +56,7 @@ fn offer(input: u64, output: u64) -> Announcement {
         region: Region::default(),
         energy_millijoules: 0,
         energy_source: EnergySource::Unknown,
+        engine: "simulated".into(),
         sequence: 1,
         expires_at: 100,
     };
