@@ -1,7 +1,7 @@
 //! The thread that generates: it owns the context, and every sequence takes its turn in one batch.
 //!
-//! Each step reads one chunk of one prompt, alone and cut at fixed places, and then one token of every sequence that
-//! may go on. What a sequence computes so does not depend on who else is there, as far as llama.cpp's kernels give the
+//! Each step reads chunks of prompts, each alone and cut at fixed places, and then one token of every sequence that may
+//! go on. What a sequence computes so does not depend on who else is there, as far as llama.cpp's kernels give the
 //! same bits for a row in a larger batch. A sequence whose grant is used up, or whose reader is slow, keeps its slot
 //! and costs nothing until it can go on.
 
@@ -170,7 +170,7 @@ impl<'m> Worker<'m> {
         loop {
             self.admit_waiting();
             self.drop_ended();
-            let mut moved = self.read_prompt();
+            let mut moved = self.read_prompts();
             moved |= self.decode();
             if moved {
                 continue;
@@ -255,21 +255,27 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// Reads one chunk of one prompt. Says whether there was one.
-    fn read_prompt(&mut self) -> bool {
-        let count = self.slots.len();
+    /// Reads the next chunks of prompts, at most as many tokens as one whole chunk has. Says whether there was one.
+    ///
+    /// Each is computed alone. That short prompts take one step together keeps their answers in step, so that each run
+    /// of the model gives as many tokens as it can.
+    fn read_prompts(&mut self) -> bool {
         let vocabulary = usize::try_from(self.model.llama.n_vocab()).unwrap_or(1).max(1);
         let few = (LOGITS / 4 / vocabulary).clamp(1, chunk_size());
-        for step in 1..=count {
-            let place = (self.last_read + step) % count;
+        let (first, mut left) = (self.last_read + 1, chunk_size());
+        for step in 0..self.slots.len() {
+            let place = (first + step) % self.slots.len();
             let found = self.slots.get(place).and_then(|slot| entries(slot, place, few));
-            if let Some(entries) = found {
-                self.last_read = place;
-                self.read_chunk(place, &entries);
-                return true;
-            }
+            let Some(entries) = found else { continue };
+            // A first one always fits.
+            let Some(rest) = left.checked_sub(entries.len()) else {
+                break;
+            };
+            left = rest;
+            self.last_read = place;
+            self.read_chunk(place, &entries);
         }
-        false
+        left < chunk_size()
     }
 
     fn read_chunk(&mut self, place: usize, entries: &[Entry]) {
