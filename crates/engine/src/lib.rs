@@ -11,6 +11,7 @@ mod engine;
 mod error;
 pub mod files;
 mod options;
+mod places;
 mod sandbox;
 mod signature;
 mod simulated;

@@ -16,15 +16,12 @@ use rialto_protocol::{
     job::{Datatype, Generation, Job, Tensor},
     output::{FinishReason, Output},
 };
-use tokio::{
-    sync::{Semaphore, mpsc, watch},
-    time::Instant,
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    Answer, Ending, Engine, EngineInfo, Error, Piece, Prepared, Scope, TextStream,
+    places::{Places, Sender},
 };
-
-use crate::{Answer, Engine, EngineInfo, Error, Piece, Prepared, Scope, TextStream};
-
-/// Pieces that may wait for a slow reader.
-const PIECES: usize = 64;
 
 /// What the simulated engine says.
 const WORDS: [&str; 32] = [
@@ -108,9 +105,7 @@ pub struct SimulatedEngine {
 #[derive(Debug)]
 struct Shared {
     config: SimulatedConfig,
-    slots: Semaphore,
-    /// Requests in slots and in the queue.
-    admitted: Arc<Semaphore>,
+    places: Arc<Places>,
     /// Tokens after which answers fail; `u64::MAX` for never.
     fail_after: AtomicU64,
     /// Tokens generated so far, in all answers.
@@ -120,15 +115,13 @@ struct Shared {
 impl SimulatedEngine {
     /// An engine of this behaviour.
     pub fn new(config: SimulatedConfig) -> Self {
-        let (slots, queue) = (permits(config.slots.max(1)), permits(config.queue));
         let info = EngineInfo {
             name: config.name.clone(),
             class: "simulated".to_owned(),
             slots: config.slots.max(1),
         };
         let shared = Shared {
-            slots: Semaphore::new(slots),
-            admitted: Arc::new(Semaphore::new(slots.saturating_add(queue))),
+            places: Places::new(config.slots.max(1), config.queue),
             fail_after: AtomicU64::new(config.fail_after.unwrap_or(u64::MAX)),
             generated: AtomicU64::new(0),
             config,
@@ -199,60 +192,37 @@ impl Prepared for SimulatedJob {
     }
 
     fn start(self: Box<Self>, grant: watch::Receiver<u64>) -> Answer {
-        let (sender, pieces) = mpsc::channel(PIECES);
-        match self.shared.admitted.clone().try_acquire_owned() {
-            Ok(place) => {
-                tokio::spawn(async move {
-                    let _place = place;
-                    self.run(grant, &sender).await;
-                });
-            }
-            Err(_) => {
-                // The channel is new, so it has room.
-                let _ = sender.try_send(Err(Error::Busy));
-            }
-        }
-        Answer::new(pieces)
+        let places = Arc::clone(&self.shared.places);
+        places.answer(|sender| async move { self.run(grant, &sender).await.map(Ending::from) })
     }
 }
 
 impl SimulatedJob {
-    async fn run(self, grant: watch::Receiver<u64>, sender: &mpsc::Sender<Result<Piece, Error>>) {
-        let answer = async {
-            let Ok(_slot) = self.shared.slots.acquire().await else {
-                return Err(Error::Failed("the engine was shut down".to_owned()));
-            };
-            tokio::time::sleep(self.shared.config.first_token).await;
-            match &self.job {
-                Job::Chat { generation, .. } | Job::Completion { generation, .. } => {
-                    self.generate(generation, grant, sender).await
-                }
-                Job::Embedding { inputs } => {
-                    for (index, text) in (0u32..).zip(inputs) {
-                        let vector = embed(text);
-                        pass_on(sender, Output::Embedding { index, vector }).await;
-                    }
-                    Ok(FinishReason::Stop)
-                }
-                Job::Predict { inputs, .. } => {
-                    pass_on(sender, Output::Tensors(vec![sums(inputs)])).await;
-                    Ok(FinishReason::Stop)
-                }
+    async fn run(&self, grant: watch::Receiver<u64>, sender: &Sender) -> Result<FinishReason, Error> {
+        tokio::time::sleep(self.shared.config.first_token).await;
+        match &self.job {
+            Job::Chat { generation, .. } | Job::Completion { generation, .. } => {
+                self.generate(generation, grant, sender).await
             }
-        };
-        let last = tokio::select! {
-            // Dropping the receiver drops the work at its next point of waiting.
-            () = sender.closed() => return,
-            last = answer => last.map(|reason| Piece::Finished(reason.into())),
-        };
-        let _ = sender.send(last).await;
+            Job::Embedding { inputs } => {
+                for (index, text) in (0u32..).zip(inputs) {
+                    let vector = embed(text);
+                    pass_on(sender, Output::Embedding { index, vector }).await;
+                }
+                Ok(FinishReason::Stop)
+            }
+            Job::Predict { inputs, .. } => {
+                pass_on(sender, Output::Tensors(vec![sums(inputs)])).await;
+                Ok(FinishReason::Stop)
+            }
+        }
     }
 
     async fn generate(
         &self,
         generation: &Generation,
         mut grant: watch::Receiver<u64>,
-        sender: &mpsc::Sender<Result<Piece, Error>>,
+        sender: &Sender,
     ) -> Result<FinishReason, Error> {
         let mut text = TextStream::new(generation.stop.clone());
         let natural_end = self.shared.config.answer_tokens.unwrap_or(u64::MAX);
@@ -302,11 +272,7 @@ impl SimulatedJob {
     }
 }
 
-async fn flush(
-    text: &mut TextStream,
-    sender: &mpsc::Sender<Result<Piece, Error>>,
-    reason: FinishReason,
-) -> Result<FinishReason, Error> {
+async fn flush(text: &mut TextStream, sender: &Sender, reason: FinishReason) -> Result<FinishReason, Error> {
     let text = text.finish();
     if !text.is_empty() {
         let (ids, logprobs) = (vec![], vec![]);
@@ -315,15 +281,9 @@ async fn flush(
     Ok(reason)
 }
 
-async fn pass_on(sender: &mpsc::Sender<Result<Piece, Error>>, output: Output) {
+async fn pass_on(sender: &Sender, output: Output) {
     // A reader that is gone is noticed by the caller's select.
     let _ = sender.send(Ok(Piece::Output(output))).await;
-}
-
-fn permits(count: u32) -> usize {
-    usize::try_from(count)
-        .unwrap_or(usize::MAX)
-        .min(Semaphore::MAX_PERMITS / 4)
 }
 
 fn words(text: &str) -> u64 {

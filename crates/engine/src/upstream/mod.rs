@@ -48,10 +48,7 @@ use rialto_protocol::{
     job::{AnswerFormat, Job},
     manifest::TaskKind,
 };
-use tokio::{
-    sync::{Semaphore, mpsc, watch},
-    task::JoinHandle,
-};
+use tokio::{sync::watch, task::JoinHandle};
 
 use self::{
     body::Manner,
@@ -66,7 +63,7 @@ pub use self::{
     config::{Kind, UpstreamConfig},
     count::Suspicions,
 };
-use crate::{Answer, Engine, EngineInfo, Error, Piece, Prepared, Scope};
+use crate::{Answer, Engine, EngineInfo, Error, Prepared, Scope, places::Places};
 
 /// Reads a stream as an answer's is read, and says how many events were understood; `None` where it is refused. For fuzzing.
 #[doc(hidden)]
@@ -79,9 +76,6 @@ pub fn read_stream(bytes: &[u8]) -> Option<usize> {
     }
     Some(count)
 }
-
-/// Pieces that may wait for a slow reader.
-const PIECES: usize = 16;
 
 /// Requests at the same time where nobody says how many.
 const SLOTS: u32 = 4;
@@ -106,9 +100,7 @@ struct Shared {
     health: Health,
     ledger: Ledger,
     distrusted: AtomicBool,
-    slots: Semaphore,
-    /// Requests in slots and in the queue.
-    admitted: Arc<Semaphore>,
+    places: Arc<Places>,
     salt: RandomState,
     salted: AtomicU64,
 }
@@ -135,7 +127,6 @@ impl UpstreamEngine {
             slots,
         };
         let limits = [Some(config.context).filter(|context| *context > 0), facts.context];
-        let places = |count: u32| usize::try_from(count).unwrap_or(usize::MAX).min(1 << 20);
         let shared = Arc::new(Shared {
             server,
             kind: facts.kind,
@@ -144,8 +135,7 @@ impl UpstreamEngine {
             health: Health::default(),
             ledger: Ledger::default(),
             distrusted: AtomicBool::new(false),
-            slots: Semaphore::new(places(slots)),
-            admitted: Arc::new(Semaphore::new(places(slots.saturating_add(config.queue)))),
+            places: Places::new(slots, config.queue),
             salt: RandomState::new(),
             salted: AtomicU64::new(0),
             config,
@@ -313,39 +303,12 @@ impl Prepared for UpstreamJob {
     }
 
     fn start(self: Box<Self>, grant: watch::Receiver<u64>) -> Answer {
-        let (sender, pieces) = mpsc::channel(PIECES);
-        match self.shared.admitted.clone().try_acquire_owned() {
-            Ok(place) => {
-                tokio::spawn(async move {
-                    let _place = place;
-                    self.run(grant, &sender).await;
-                });
-            }
-            Err(_) => {
-                // The channel is new, so it has room.
-                let _ = sender.try_send(Err(Error::Busy));
-            }
-        }
-        Answer::new(pieces)
-    }
-}
-
-impl UpstreamJob {
-    async fn run(self, grant: watch::Receiver<u64>, sender: &mpsc::Sender<Result<Piece, Error>>) {
-        let answer = async {
-            let Ok(_slot) = self.shared.slots.acquire().await else {
-                return Err(Error::Failed("the engine was shut down".to_owned()));
-            };
+        let places = Arc::clone(&self.shared.places);
+        places.answer(|sender| async move {
             match &self.work {
-                Work::Reply(reply) => reply.run(grant, sender).await,
-                Work::Vectors(inputs) => vectors::run(&self.shared, inputs, sender).await,
+                Work::Reply(reply) => reply.run(grant, &sender).await,
+                Work::Vectors(inputs) => vectors::run(&self.shared, inputs, &sender).await,
             }
-        };
-        let last = tokio::select! {
-            // Dropping the receiver drops the work, and with it the connection.
-            () = sender.closed() => return,
-            last = answer => last.map(Piece::Finished),
-        };
-        let _ = sender.send(last).await;
+        })
     }
 }
