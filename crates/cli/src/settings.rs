@@ -118,6 +118,8 @@ pub(crate) struct UpstreamFile {
     pub(crate) kind: Option<UpstreamKind>,
     /// Requests that it is given at a time.
     pub(crate) slots: Option<u32>,
+    /// Most seconds that it may take to be there when the provider starts.
+    pub(crate) startup: Option<u64>,
     /// Most seconds to the first token.
     pub(crate) first_token: Option<u64>,
     /// Most seconds from one token to the next.

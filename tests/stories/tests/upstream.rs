@@ -98,7 +98,15 @@ async fn a_model_on_a_real_server_is_sold_paid_for_and_outlives_the_servers_deat
     let Some(program) = program()? else { return Ok(()) };
     let folder = tempfile::tempdir()?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let mut server = Server::start(&program, port)?;
+    // The provider is there first, and waits for the server.
+    let late = {
+        let program = program.clone();
+        move || {
+            std::thread::sleep(Duration::from_secs(2));
+            Server::start(&program, port)
+        }
+    };
+    let server = std::thread::spawn(late);
     let config = folder.path().join("config.toml");
     let manifest = repository().join("models/shakespeare/manifest-q8_0.toml");
     let text = format!(
@@ -109,6 +117,7 @@ async fn a_model_on_a_real_server_is_sold_paid_for_and_outlives_the_servers_deat
     let market = folder.path().join("market");
     // The first trade is made with it before the market says that it serves: asked, answered, paid, receipted, redeemed.
     let up = Up::start(&market, &["--chain-listen", "127.0.0.1:0", "--config", config])?;
+    let mut server = server.join().map_err(|_| anyhow::anyhow!("the server's thread"))??;
     let trade = up.first_trade()?;
     ensure!(
         trade.pointer("/receipt/usage/output").and_then(Value::as_u64) > Some(0),

@@ -1,15 +1,24 @@
 //! Models that a server runs: `[[provider.upstream]]`.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
-use rialto_engine::{Engine, UpstreamConfig, UpstreamEngine};
+use rialto_engine::{Engine, Error, UpstreamConfig, UpstreamEngine};
 
 use crate::{
     models::{self, Found},
     output,
     settings::UpstreamFile,
 };
+
+/// How long a server may take to load its model, where nobody says; less than `rialto up` gives a provider.
+const STARTUP: Duration = Duration::from_secs(240);
+
+const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 
 /// What is to be sold, each with the server that runs it, if it is not run here. Without names, and with servers, only
 /// what these run is sold.
@@ -51,10 +60,29 @@ pub(super) async fn connect(model: &Found, server: &UpstreamFile) -> Result<Arc<
             .map_or(default.between_tokens, Duration::from_secs),
         ..default
     };
-    let connected = UpstreamEngine::connect(config).await;
+    let patience = server.startup.map_or(STARTUP, Duration::from_secs);
+    let connected = wait(config, patience).await;
     let engine = connected.with_context(|| format!("{name}, `{}` at {}", server.model, server.url))?;
     step.done(format_args!("upstream, {:?}", engine.kind()));
     Ok(Arc::new(engine))
+}
+
+/// Tries until the server is there, or until it has had this time to start.
+async fn wait(config: UpstreamConfig, patience: Duration) -> Result<UpstreamEngine, Error> {
+    let deadline = Instant::now() + patience;
+    let mut told = false;
+    loop {
+        match UpstreamEngine::connect(config.clone()).await {
+            Err(error) if error.retryable() && Instant::now() < deadline => {
+                if !std::mem::replace(&mut told, true) {
+                    let seconds = patience.as_secs();
+                    output::say(format_args!("  {error}: waiting for it for up to {seconds} s"));
+                }
+                tokio::time::sleep(BETWEEN_TRIES).await;
+            }
+            connected => return connected,
+        }
+    }
 }
 
 #[cfg(test)]
