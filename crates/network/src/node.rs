@@ -112,6 +112,7 @@ impl Node {
         Peer {
             node: self.key(),
             addresses: addresses.iter().map(SocketAddr::to_string).collect(),
+            relay: None,
         }
     }
 

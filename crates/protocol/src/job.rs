@@ -200,6 +200,41 @@ pub struct Generation {
     /// How many of the likeliest alternatives to tell with each token, besides its own log-probability; `None` for no
     /// log-probabilities at all. At most [`MAX_TOP_LOGPROBS`].
     pub logprobs: Option<u8>,
+    /// What another seller has given of this answer already; by default nothing.
+    pub so_far: SoFar,
+}
+
+/// The part of an answer that another seller gave before it broke off: the answer goes on after it. It is a part of the
+/// prompt for whoever goes on, and counts as input; `max_tokens` counts what is still to come. The hash of the job, and
+/// with it the receipt, so names the request that it continues.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SoFar {
+    /// The tokens that came, in the model's own vocabulary: the draw of the next token goes on where it was.
+    pub ids: Vec<u32>,
+    /// The text that came with them. An engine that finds another text for these tokens refuses the job.
+    pub text: String,
+    /// The request that broke off; zero where nothing came before.
+    pub request: RequestId,
+}
+
+impl SoFar {
+    /// Whether the answer begins here.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.text.is_empty()
+    }
+
+    fn most_tokens(&self) -> u64 {
+        // An engine of text alone counts the text anew.
+        u64::try_from(self.ids.len().max(self.text.len())).unwrap_or(u64::MAX)
+    }
+
+    fn check(&self) -> Result<(), BadJob> {
+        let count = u64::try_from(self.ids.len()).unwrap_or(u64::MAX);
+        if count > MAX_OUTPUT_UNITS || self.text.len() > MAX_INPUT_BYTES {
+            return Err(BadJob::new("so_far", "is longer than any answer"));
+        }
+        Ok(())
+    }
 }
 
 impl Default for Generation {
@@ -216,6 +251,7 @@ impl Default for Generation {
             stop: Vec::new(),
             format: AnswerFormat::Text,
             logprobs: None,
+            so_far: SoFar::default(),
         }
     }
 }
@@ -364,14 +400,22 @@ impl Job {
     pub fn max_input(&self) -> u64 {
         let bytes = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         match self {
-            Self::Chat { messages, tools, .. } => {
+            Self::Chat {
+                messages,
+                tools,
+                generation,
+            } => {
                 let said = messages.iter().map(Message::most_tokens);
                 let shown = tools.offered.iter().map(Tool::most_tokens);
                 // What a template says about tools in general.
-                let about_tools = if tools.offered.is_empty() { 64 } else { 2_048 };
-                said.chain(shown).fold(about_tools, u64::saturating_add)
+                let about_tools: u64 = if tools.offered.is_empty() { 64 } else { 2_048 };
+                let begun = generation.so_far.most_tokens();
+                said.chain(shown)
+                    .fold(about_tools.saturating_add(begun), u64::saturating_add)
             }
-            Self::Completion { prompt, .. } => bytes(prompt.len()) + 8,
+            Self::Completion { prompt, generation } => bytes(prompt.len())
+                .saturating_add(8)
+                .saturating_add(generation.so_far.most_tokens()),
             Self::Embedding { inputs } => inputs.iter().map(|text| bytes(text.len()) + 8).sum(),
             Self::Predict { inputs, .. } => inputs.first().map_or(0, Tensor::rows),
         }
@@ -465,6 +509,7 @@ impl Generation {
                 format!("a schema has at most {MAX_SCHEMA_BYTES} bytes"),
             ));
         }
+        self.so_far.check()?;
         range("temperature", self.temperature, 0.0, 2.0)?;
         range("top_p", self.top_p, 0.0, 1.0)?;
         range("min_p", self.min_p, 0.0, 1.0)?;

@@ -7,6 +7,7 @@ use crate::{
     hash::keccak256,
     manifest::{Manifest, ManifestError},
     signature::SignatureError,
+    ticket::Peer,
 };
 
 /// Domain separation of the offer's hash.
@@ -20,6 +21,9 @@ pub const MAX_CHUNK: u64 = 256;
 
 /// Most bytes of an engine's class.
 pub const MAX_ENGINE: usize = 64;
+
+/// Most bytes of a relay's URL.
+pub const MAX_RELAY: usize = 256;
 
 /// How a provider knows what energy its work takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -43,11 +47,13 @@ pub struct Offer {
     pub node: NodeKey,
     /// Socket addresses at which the node may be reached; hints only.
     pub addresses: Vec<String>,
+    /// The URL of the relay at which the node can be reached behind a NAT; at most [`MAX_RELAY`] bytes.
+    pub relay: Option<String>,
     /// The model.
     pub model: ModelId,
     /// Who published it.
     pub publisher: Address,
-    /// The price of a unit.
+    /// The price of a unit. Whoever asks before `expires_at` pays no more than this.
     pub price: Price,
     /// Units of output that are paid ahead of the work; at most [`MAX_CHUNK`].
     pub chunk: u64,
@@ -66,6 +72,8 @@ pub struct Offer {
     /// The engine and its mode, such as `llama.cpp exact` or `upstream`: what an audit may expect of the answers differs
     /// between them. At most [`MAX_ENGINE`] characters of ASCII that can be seen.
     pub engine: String,
+    /// Whether prompts or answers are kept, or passed on to others who may keep them, as the provider declares.
+    pub retains_data: bool,
     /// Grows with each offer of a provider for a model.
     pub sequence: u64,
     /// Seconds since 1970 after which the offer is void.
@@ -104,6 +112,15 @@ pub enum OfferError {
 }
 
 impl Offer {
+    /// How to reach the provider.
+    pub fn peer(&self) -> Peer {
+        Peer {
+            node: self.node,
+            addresses: self.addresses.clone(),
+            relay: self.relay.clone(),
+        }
+    }
+
     /// The digest that the provider signs.
     pub fn digest(&self) -> Digest {
         Digest(keccak256(&[CONTEXT, &postcard::to_stdvec(self).unwrap_or_default()]))
@@ -128,6 +145,9 @@ impl Announcement {
         }
         if offer.addresses.len() > 16 || offer.addresses.iter().any(|address| address.len() > 64) {
             return Err(OfferError::Field("addresses"));
+        }
+        if offer.relay.as_ref().is_some_and(|relay| relay.len() > MAX_RELAY) {
+            return Err(OfferError::Field("relay"));
         }
         if offer.chunk == 0 || offer.chunk > MAX_CHUNK {
             return Err(OfferError::Field("chunk"));

@@ -31,6 +31,8 @@ pub struct Peer {
     pub node: NodeKey,
     /// Socket addresses, hints only.
     pub addresses: Vec<String>,
+    /// The URL of the relay at which it can be reached, if it has one.
+    pub relay: Option<String>,
 }
 
 /// Everything needed to join a market.
@@ -106,6 +108,7 @@ mod tests {
             meeting: vec![Peer {
                 node: NodeKey([5; 32]),
                 addresses: vec!["127.0.0.1:4000".into()],
+                relay: Some("https://relay.example.org".into()),
             }],
         };
         let text = format!(" {ticket}\n");

@@ -63,6 +63,9 @@ pub struct TradeRequest {
     /// The session key's signature over this request ([`proof_digest`]): vouchers become public once they are redeemed,
     /// so that holding one proves nothing.
     pub proof: Signature,
+    /// Milliseconds until the buyer wants to see something: a seller that cannot begin by then refuses at once, before
+    /// any work, and says when it could.
+    pub patience_ms: u64,
 }
 
 const REQUEST_TYPE: &str = "TradeRequest(bytes32 channelId,bytes32 requestHash)";

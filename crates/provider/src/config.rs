@@ -14,6 +14,8 @@ use crate::Error;
 pub struct Config {
     /// Where it computes, as it declares.
     pub region: Region,
+    /// Whether prompts or answers are kept, or passed on to others who may keep them; offers say so.
+    pub retains_data: bool,
     /// Units of output that a buyer pays ahead of the work; between 1 and [`MAX_CHUNK`].
     pub chunk: u64,
     /// Requests of one model that may wait for a slot; one more is refused as busy.
@@ -91,6 +93,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             region: Region::default(),
+            retains_data: false,
             chunk: 64,
             queue: 64,
             payment_timeout: Duration::from_secs(20),

@@ -111,6 +111,8 @@ impl Herald {
             provider: self.key.address(),
             node: peer.node,
             addresses: peer.addresses.clone(),
+            relay: peer.relay.clone(),
+            retains_data: self.room.config.retains_data,
             model: shelf.model,
             publisher: shelf.listing.publisher,
             price: shelf.listing.price,

@@ -94,6 +94,7 @@ fn request(job: Job, signature: Signature) -> BuyerFrame {
         statement: Statement::default(),
         voucher: voucher(signature),
         proof: signature,
+        patience_ms: 60_000,
     }))
 }
 
@@ -207,6 +208,7 @@ fn ticket() -> Ticket {
         meeting: vec![Peer {
             node: NodeKey([5; 32]),
             addresses: vec!["127.0.0.1:4000".into()],
+            relay: Some("https://relay.example.org".into()),
         }],
     }
 }

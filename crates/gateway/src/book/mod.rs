@@ -13,7 +13,7 @@ use rialto_protocol::{
     Address, ModelId, NodeKey,
     hash::keccak256,
     manifest::Manifest,
-    offer::{Announcement, OfferError},
+    offer::{Announcement, Offer, OfferError},
     ticket::Peer,
 };
 pub(crate) use stake::Stakes;
@@ -177,10 +177,7 @@ impl Book {
         let pages = self.pages.read().unwrap_or_else(PoisonError::into_inner);
         let offers = pages.offers.values().map(|entry| &entry.announcement.offer);
         let newest = offers.filter(|offer| offer.provider == provider);
-        newest.max_by_key(|offer| offer.sequence).map(|offer| Peer {
-            node: offer.node,
-            addresses: offer.addresses.clone(),
-        })
+        newest.max_by_key(|offer| offer.sequence).map(Offer::peer)
     }
 
     /// All live offers, at most so many.

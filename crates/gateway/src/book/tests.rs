@@ -41,6 +41,7 @@ pub(crate) fn offer(provider: u8, publisher: u8, manifest: &Manifest, sequence: 
         provider: key.address(),
         node: NodeKey([provider; 32]),
         addresses: Vec::new(),
+        relay: None,
         model: manifest.model_id(publisher),
         publisher,
         price: Price {
@@ -56,6 +57,7 @@ pub(crate) fn offer(provider: u8, publisher: u8, manifest: &Manifest, sequence: 
         energy_millijoules: 0,
         energy_source: rialto_protocol::EnergySource::Unknown,
         engine: "simulated".into(),
+        retains_data: false,
         sequence,
         expires_at: 1_060,
     };

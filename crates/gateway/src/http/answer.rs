@@ -101,6 +101,7 @@ pub(crate) fn generation(sampling: &Sampling, logprobs: Option<u8>, manifest: &M
         stop: sampling.stop.0.clone(),
         format: usual.format,
         logprobs,
+        so_far: usual.so_far,
     }
 }
 

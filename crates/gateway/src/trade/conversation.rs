@@ -6,7 +6,6 @@ use rialto_network::{FrameReceiver, FrameSender};
 use rialto_protocol::{
     Address, MicroDollars, NanoDollars, SignedVoucher, Usage, Voucher,
     output::Output,
-    ticket::Peer,
     wire::{BuyerFrame, MAX_CATCH_UP, Refusal, RefusalCode, SellerFrame, TradeRequest, proof_digest},
 };
 use tokio::{
@@ -34,11 +33,7 @@ type Trouble = (Error, Next);
 pub(super) async fn run(desk: Arc<Desk>, deal: Deal, events: mpsc::Sender<Event>) {
     let offer = &deal.announcement.offer;
     let _visit = desk.traffic.visit((offer.provider, offer.model));
-    let peer = Peer {
-        node: offer.node,
-        addresses: offer.addresses.clone(),
-    };
-    let dialled = timeout(ms(desk.config.timeouts.dial_ms), desk.node.trade(&peer)).await;
+    let dialled = timeout(ms(desk.config.timeouts.dial_ms), desk.node.trade(&offer.peer())).await;
     let trade = match dialled {
         Ok(Ok(trade)) => trade,
         Ok(Err(error)) => return unreachable(&desk, &deal, &events, &error.to_string()).await,
@@ -200,6 +195,7 @@ impl Conversation {
             statement: self.channel.account().statement(),
             voucher: self.sign(voucher),
             proof: self.desk.ledger.session.sign(&proof),
+            patience_ms: self.desk.config.timeouts.first_frame_ms,
         };
         let sent = self.sender.send(&BuyerFrame::Request(Box::new(request))).await;
         match sent {

@@ -144,6 +144,7 @@ impl Seller {
                 provider: self.key.address(),
                 node: self.node.key(),
                 addresses: self.peer().addresses,
+                relay: None,
                 model: manifest.model_id(PUBLISHER),
                 publisher: PUBLISHER,
                 price: PRICE,
@@ -155,6 +156,7 @@ impl Seller {
                 energy_millijoules: 0,
                 energy_source: EnergySource::Unknown,
                 engine: "simulated".into(),
+                retains_data: false,
                 sequence: now,
                 expires_at: now + 300,
             };

@@ -65,9 +65,9 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler at the start of an answer. The settings were checked.
+    /// A sampler at the start of an answer, or after the part of it that came before. The settings were checked.
     pub fn new(generation: &Generation) -> Self {
-        Self {
+        let mut sampler = Self {
             temperature: generation.temperature.into(),
             top_k: usize::try_from(generation.top_k).unwrap_or(usize::MAX),
             top_p: generation.top_p.into(),
@@ -77,7 +77,11 @@ impl Sampler {
             seed: generation.seed,
             counts: HashMap::new(),
             position: 0,
+        };
+        for id in &generation.so_far.ids {
+            sampler.accept(*id);
         }
+        sampler
     }
 
     /// Tokens chosen so far.

@@ -360,6 +360,7 @@ impl Buyer {
             statement: self.account.statement(),
             voucher: voucher.sign(&self.domain, &self.session),
             proof: self.proof(id, &job, &self.session),
+            patience_ms: 60_000,
             job,
         }
     }

@@ -42,6 +42,7 @@ fn offer(input: u64, output: u64) -> Announcement {
         provider: key.address(),
         node: NodeKey([1; 32]),
         addresses: Vec::new(),
+        relay: None,
         model: manifest.model_id(publisher),
         publisher,
         price: Price {
@@ -57,6 +58,7 @@ fn offer(input: u64, output: u64) -> Announcement {
         energy_millijoules: 0,
         energy_source: EnergySource::Unknown,
         engine: "simulated".into(),
+        retains_data: false,
         sequence: 1,
         expires_at: 100,
     };
