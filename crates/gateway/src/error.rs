@@ -71,6 +71,14 @@ pub enum Error {
         /// When the book is read again.
         retry_ms: u64,
     },
+    /// The model is sold, and no seller is what the request or its key asks for.
+    #[error("no seller fits: {reasons}")]
+    NobodyFits {
+        /// What was asked for.
+        model: String,
+        /// How many sellers do not fit, and why.
+        reasons: String,
+    },
     /// All sellers ask for more than the gateway's ceiling, in price or in what is paid ahead.
     #[error("every seller asks for more than this gateway pays")]
     TooExpensive {
@@ -250,6 +258,16 @@ impl Error {
                 format!("The model '{model}' is for {task}, not for this endpoint."),
             )
             .param(Some("model".into())),
+            Self::NobodyFits { model, reasons } => PublicError::new(
+                404,
+                INVALID,
+                "no_eligible_provider",
+                format!(
+                    "No seller of '{model}' is what 'provider' asks for: {reasons}. Ask for less; `rialto market` shows \
+                     the sellers."
+                ),
+            )
+            .param(Some("provider".into())),
             Self::Refused(refusal) => refused(refusal),
             Self::IdempotencyConflict => PublicError::new(
                 422,

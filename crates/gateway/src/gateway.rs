@@ -1,6 +1,6 @@
 //! Wires the gateway's parts, in reading order, and ends them.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::serve::ListenerExt as _;
 use rialto_network::Node;
@@ -22,9 +22,12 @@ use crate::{
     http::{self, Bells},
     metrics::Metrics,
     paying::{Ledger, Sellers},
-    routing::{Health, Traffic},
+    routing::Prefixes,
     store::now,
 };
+
+/// Time between two looks at what changed in the book.
+const SORTING: Duration = Duration::from_millis(100);
 
 /// What a gateway is made of.
 pub struct Parts {
@@ -87,8 +90,7 @@ impl Gateway {
             stakes,
             store,
             ledger: Arc::new(ledger),
-            health: Health::default(),
-            traffic: Traffic::default(),
+            prefixes: Prefixes::default(),
             metrics: Metrics::new(),
             tasks: TaskTracker::new(),
             halt: CancellationToken::new(),
@@ -101,6 +103,7 @@ impl Gateway {
         let tasks = vec![
             tokio::spawn(answer_peers(Arc::clone(&desk), stop.clone())),
             tokio::spawn(browse(Arc::clone(&desk), parts.meeting, stop.clone())),
+            tokio::spawn(sort_book(Arc::clone(&desk), stop.clone())),
             tokio::spawn(keep_house(Arc::clone(&desk), stop.clone())),
         ];
         let server = tokio::spawn(serve(listener, Arc::clone(&desk), stop.clone()));
@@ -174,6 +177,20 @@ async fn serve(listener: TcpListener, desk: Arc<Desk>, stop: CancellationToken) 
     let served = axum::serve(listener, http::router(desk)).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(%error, "the http server failed");
+    }
+}
+
+/// Sorts the book anew, so that no request waits for it.
+async fn sort_book(desk: Arc<Desk>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SORTING) => {}
+        }
+        let book = Arc::clone(&desk.book);
+        if tokio::task::spawn_blocking(move || book.sort()).await.is_err() {
+            tracing::error!("the book could not be sorted");
+        }
     }
 }
 

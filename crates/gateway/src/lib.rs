@@ -5,6 +5,7 @@
 //! receipt is checked and kept ([`store`]).
 
 mod book;
+mod buying;
 mod config;
 mod desk;
 mod error;
@@ -12,7 +13,7 @@ mod gateway;
 mod http;
 mod metrics;
 mod paying;
-mod routing;
+pub mod routing;
 pub mod store;
 mod trade;
 

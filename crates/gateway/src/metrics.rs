@@ -38,6 +38,7 @@ pub(crate) struct Metrics {
     pub(crate) cost: Counter,
     pub(crate) cost_each: Histogram,
     pub(crate) disputes: Counter,
+    pub(crate) failovers: Counter,
     pub(crate) offers: Gauge,
     pub(crate) active: Gauge,
     pub(crate) replays: Counter,
@@ -55,6 +56,7 @@ impl Metrics {
             cost: Counter::default(),
             cost_each: Histogram::new(exponential_buckets(1_000.0, 4.0, 14)),
             disputes: Counter::default(),
+            failovers: Counter::default(),
             offers: Gauge::default(),
             active: Gauge::default(),
             replays: Counter::default(),
@@ -93,6 +95,11 @@ impl Metrics {
             "Bills and answers that broke a rule",
             self.disputes.clone(),
         );
+        registry.register(
+            "rialto_gateway_failovers",
+            "Answers that another seller went on with",
+            self.failovers.clone(),
+        );
         registry.register("rialto_gateway_offers", "Offers in the book", self.offers.clone());
         registry.register(
             "rialto_gateway_active_requests",
@@ -116,7 +123,7 @@ impl Metrics {
     }
 
     /// Counts what an answer used and cost.
-    pub(crate) fn bill(&self, bill: &crate::desk::Bill) {
+    pub(crate) fn bill(&self, bill: &crate::buying::Bill) {
         for (gen_ai_token_type, units) in [("input", bill.usage.input), ("output", bill.usage.output)] {
             self.tokens
                 .get_or_create(&TokenLabels { gen_ai_token_type })

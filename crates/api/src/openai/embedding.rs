@@ -5,7 +5,7 @@ use serde::{
     de::{SeqAccess, Visitor},
 };
 
-use super::{Usage, text::Text};
+use super::{Provider, Usage, text::Text};
 use crate::{BadRequest, parse};
 
 /// The request, checked.
@@ -17,6 +17,8 @@ pub struct EmbeddingRequest {
     pub input: Vec<String>,
     /// Whether vectors are wanted as base64 of little-endian floats.
     pub base64: bool,
+    /// What is wanted of the seller.
+    pub provider: Provider,
 }
 
 #[derive(Deserialize)]
@@ -25,6 +27,8 @@ struct Fields {
     input: EmbeddingInput,
     encoding_format: Option<String>,
     dimensions: Option<u64>,
+    #[serde(default)]
+    provider: Provider,
 }
 
 /// One text or a list of texts.
@@ -84,6 +88,7 @@ impl EmbeddingRequest {
             model: fields.model,
             input: fields.input.0,
             base64,
+            provider: fields.provider,
         })
     }
 }

@@ -7,6 +7,7 @@ mod error;
 mod format;
 mod logprobs;
 mod model;
+mod provider;
 mod sampling;
 mod text;
 mod tool;
@@ -19,8 +20,9 @@ pub use error::{ErrorBody, ErrorObject};
 pub use format::Format;
 pub use logprobs::{ChatLogprobs, CompletionLogprobs, ContentLogprob, TopLogprob};
 pub use model::{Model, ModelList, ModelPricing};
+pub use provider::{MaxPrice, Provider, Sort};
 pub use sampling::{Sampling, Stop, StreamOptions};
 pub use tool::{
     Choice, Function, FunctionCall, FunctionDelta, MAX_SCHEMA_BYTES, MAX_TOOLS, ToolCall, ToolCallDelta, Toolbox,
 };
-pub use usage::{Trade, Usage};
+pub use usage::{Trade, TradePart, Usage};

@@ -5,6 +5,7 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
+use super::Provider;
 use crate::{BadRequest, wish::Wish};
 
 /// How tokens are chosen, when to stop, and how the answer is delivered. Numbers are not checked for their range here.
@@ -39,8 +40,9 @@ pub struct Sampling {
     pub stream_options: Option<StreamOptions>,
     #[serde(default)]
     logit_bias: Wish,
+    /// What is wanted of the seller; OpenRouter's extension and ours.
     #[serde(default)]
-    provider: Wish,
+    pub provider: Provider,
     #[serde(default)]
     models: Wish,
 }
@@ -66,8 +68,6 @@ impl Sampling {
         }
         self.logit_bias
             .refuse("logit_bias", &[], "token biases are not supported")?;
-        self.provider
-            .refuse("provider", &[], "routing preferences are not supported yet")?;
         self.models
             .refuse("models", &[], "fallback models are not supported yet")
     }

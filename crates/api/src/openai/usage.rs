@@ -30,6 +30,23 @@ pub struct Trade {
     /// The number of the receipt in the channel; absent when none came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receipt: Option<u64>,
+    /// Billionths of a dollar, in decimal: what the whole answer cost.
+    pub cost_nanodollars: String,
+    /// Who gave which part, where a seller broke off and another went on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<TradePart>,
+}
+
+/// One seller's part of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TradePart {
+    /// The provider's account.
+    pub provider: String,
+    /// The channel that paid.
+    pub channel: String,
+    /// The number of the receipt in the channel; absent when it comes later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<u64>,
     /// Billionths of a dollar, in decimal.
     pub cost_nanodollars: String,
 }

@@ -1,16 +1,17 @@
 //! The book: live offers of staked providers, and the models that they sell.
 
 mod meeting;
+mod shelf;
 mod stake;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 pub(crate) use meeting::{answer_peers, browse};
 use rialto_protocol::{
-    Address, ModelId, NodeKey,
+    Address, ModelId, NodeKey, Region,
     hash::keccak256,
     manifest::Manifest,
     offer::{Announcement, Offer, OfferError},
@@ -18,10 +19,13 @@ use rialto_protocol::{
 };
 pub(crate) use stake::Stakes;
 
+use crate::routing::{Pool, Records, Seller};
+use shelf::Shelf;
+
 /// Most live offers.
-const MAX_OFFERS: usize = 16_384;
+const MAX_OFFERS: usize = 131_072;
 /// Most live offers that one peer brought in.
-const MAX_FROM_PEER: usize = 4_096;
+const MAX_FROM_PEER: usize = 65_536;
 /// Most models of one provider.
 const MAX_OF_PROVIDER: usize = 64;
 /// Most models that are remembered after nobody sells them any more.
@@ -36,16 +40,17 @@ pub struct Book {
 
 #[derive(Debug, Default)]
 struct Pages {
-    offers: HashMap<(Address, ModelId), Entry>,
+    shelves: HashMap<ModelId, Shelf>,
+    /// What each provider sells.
+    providers: HashMap<Address, Vec<ModelId>>,
+    /// Offers that each peer brought in.
+    brought: HashMap<NodeKey, usize>,
+    offers: usize,
     models: HashMap<ModelId, Listing>,
+    names: HashMap<String, Vec<ModelId>>,
+    records: Records,
     /// Whether any meeting peer's book was read since the start.
     read_once: bool,
-}
-
-#[derive(Debug)]
-struct Entry {
-    announcement: Arc<Announcement>,
-    from: NodeKey,
 }
 
 /// A model that is or was on sale.
@@ -74,7 +79,7 @@ pub(crate) struct Resolved {
 }
 
 /// A model with its live offers.
-pub(crate) type Sold = (Listing, Vec<Arc<Announcement>>);
+pub(crate) type Sold = (Listing, Vec<Arc<Seller>>);
 
 /// Why an announcement was not noted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -98,48 +103,61 @@ impl Book {
         }
     }
 
+    fn read(&self) -> RwLockReadGuard<'_, Pages> {
+        self.pages.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Pages> {
+        self.pages.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes an announcement whose provider's stake was looked up. The newest sequence wins.
     pub(crate) fn note(&self, announcement: Announcement, from: NodeKey, now: u64) -> Result<(), NoteError> {
         announcement.check(now)?;
-        let key = (announcement.offer.provider, announcement.offer.model);
-        let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
-        match pages.offers.get(&key) {
-            Some(known) if known.announcement.offer.sequence >= announcement.offer.sequence => {
-                // The same offer comes again from every peer that has it.
-                let same = known.announcement.offer.sequence == announcement.offer.sequence;
-                return if same { Ok(()) } else { Err(NoteError::Older) };
-            }
-            Some(_) => {}
-            None => pages.make_room(&announcement, from, now)?,
+        let Announcement {
+            offer,
+            signature,
+            manifest,
+        } = announcement;
+        let (provider, model) = (offer.provider, offer.model);
+        let mut pages = self.write();
+        let known = pages.shelves.get(&model).and_then(|shelf| shelf.get(&provider));
+        match known.map(|known| known.offer.sequence.cmp(&offer.sequence)) {
+            Some(std::cmp::Ordering::Greater) => return Err(NoteError::Older),
+            // The same offer comes again from every peer that has it.
+            Some(std::cmp::Ordering::Equal) => return Ok(()),
+            Some(std::cmp::Ordering::Less) => {}
+            None => pages.make_room(provider, from, now)?,
         }
-        pages.remember(&announcement, now);
-        let announcement = Arc::new(announcement);
-        pages.offers.insert(key, Entry { announcement, from });
+        pages.remember(model, manifest, now);
+        let record = pages.records.of(provider, model);
+        pages.put(Arc::new(Seller {
+            offer,
+            signature,
+            from,
+            record,
+        }));
         Ok(())
     }
 
     /// Forgets a provider's offer, because it said itself that it is void.
     pub(crate) fn forget(&self, provider: Address, model: ModelId) {
-        let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
-        pages.offers.remove(&(provider, model));
+        self.write().take(provider, model);
     }
 
     /// Drops what has expired.
     pub(crate) fn expire(&self, now: u64) {
-        let mut pages = self.pages.write().unwrap_or_else(PoisonError::into_inner);
-        pages
-            .offers
-            .retain(|_, entry| entry.announcement.offer.expires_at > now);
+        self.write().expire(now);
     }
 
     /// Notes that a meeting peer's book was read.
     pub(crate) fn set_read(&self) {
-        self.pages.write().unwrap_or_else(PoisonError::into_inner).read_once = true;
+        self.write().read_once = true;
     }
 
     /// Whether any meeting peer's book was read since the start.
     pub(crate) fn was_read(&self) -> bool {
-        self.pages.read().unwrap_or_else(PoisonError::into_inner).read_once
+        self.read().read_once
     }
 
     /// What a name stands for: an alias, a model id, or `publisher/name:tag`.
@@ -148,7 +166,7 @@ impl Book {
     /// listings of the same weights count as the same model, whoever published them.
     pub(crate) fn resolve(&self, asked: &str) -> Option<Resolved> {
         let name = self.aliases.get(asked).map_or(asked, String::as_str);
-        let pages = self.pages.read().unwrap_or_else(PoisonError::into_inner);
+        let pages = self.read();
         let resolved = |listing: &Listing, models| Resolved {
             asked: asked.to_owned(),
             listing: listing.clone(),
@@ -157,61 +175,101 @@ impl Book {
         if let Some(listing) = name.parse().ok().and_then(|id: ModelId| pages.models.get(&id)) {
             return Some(resolved(listing, vec![listing.model]));
         }
-        let named = || pages.models.values().filter(|listing| listing.name == name);
+        let ids = pages.names.get(name)?;
+        let named = || ids.iter().filter_map(|id| pages.models.get(id));
         let first = named().min_by_key(|listing| (listing.first_seen, listing.model))?;
         let same = named().filter(|listing| listing.weights == first.weights);
         Some(resolved(first, same.map(|listing| listing.model).collect()))
     }
 
+    /// The sellers of some models, in the form that routing takes: all, or those in some regions. A snapshot that is at
+    /// most a moment old.
+    pub(crate) fn pools(&self, models: &[ModelId], regions: &[Region]) -> Vec<Arc<Pool>> {
+        let stale = |pages: &Pages| {
+            let shelves = models.iter().filter_map(|model| pages.shelves.get(model));
+            shelves.into_iter().any(Shelf::is_due)
+        };
+        let pages = self.read();
+        if !stale(&pages) {
+            return pages.pools(models, regions);
+        }
+        drop(pages);
+        let mut pages = self.write();
+        for model in models {
+            if let Some(shelf) = pages.shelves.get_mut(model).filter(|shelf| shelf.is_due()) {
+                shelf.sort();
+            }
+        }
+        pages.pools(models, regions)
+    }
+
+    /// Sorts anew what has changed. Large parts of the book are not sorted while a request waits for it: this has to be
+    /// called again and again.
+    pub fn sort(&self) {
+        let changed: Vec<_> = {
+            let pages = self.read();
+            let changed = pages.shelves.iter().filter(|(_, shelf)| shelf.has_changed());
+            changed.map(|(model, shelf)| (*model, shelf.content())).collect()
+        };
+        for (model, (version, sellers)) in changed {
+            let sorted = shelf::Sorted::new(version, sellers);
+            if let Some(shelf) = self.write().shelves.get_mut(&model) {
+                shelf.take_in(sorted);
+            }
+        }
+    }
+
     /// The live offers of some models.
-    pub(crate) fn offers(&self, models: &[ModelId], now: u64) -> Vec<Arc<Announcement>> {
-        let pages = self.pages.read().unwrap_or_else(PoisonError::into_inner);
-        let live = pages.offers.values().map(|entry| &entry.announcement);
-        live.filter(|one| one.offer.expires_at > now && models.contains(&one.offer.model))
-            .cloned()
-            .collect()
+    pub(crate) fn offers(&self, models: &[ModelId], now: u64) -> Vec<Arc<Seller>> {
+        let pages = self.read();
+        let shelves = models.iter().filter_map(|model| pages.shelves.get(model));
+        shelves.flat_map(|shelf| shelf.live(now)).collect()
     }
 
     /// How to reach a provider: as in any of its offers, the newest first.
     pub(crate) fn peer_of(&self, provider: Address) -> Option<Peer> {
-        let pages = self.pages.read().unwrap_or_else(PoisonError::into_inner);
-        let offers = pages.offers.values().map(|entry| &entry.announcement.offer);
-        let newest = offers.filter(|offer| offer.provider == provider);
-        newest.max_by_key(|offer| offer.sequence).map(Offer::peer)
+        let pages = self.read();
+        let models = pages.providers.get(&provider)?;
+        let shelves = models.iter().filter_map(|model| pages.shelves.get(model));
+        let offers = shelves.filter_map(|shelf| shelf.get(&provider).map(|seller| &seller.offer));
+        offers.max_by_key(|offer| offer.sequence).map(Offer::peer)
     }
 
     /// All live offers, at most so many.
     pub(crate) fn all(&self, now: u64, most: usize) -> Vec<Announcement> {
-        let pages = self.pages.read().unwrap_or_else(PoisonError::into_inner);
-        let live = pages.offers.values().map(|entry| &entry.announcement);
-        live.filter(|one| one.offer.expires_at > now)
-            .take(most)
-            .map(|one| Announcement::clone(one))
-            .collect()
+        let pages = self.read();
+        let mut list = Vec::new();
+        for (model, shelf) in &pages.shelves {
+            let Some(listing) = pages.models.get(model) else {
+                continue;
+            };
+            let room = most.saturating_sub(list.len());
+            list.extend(shelf.live(now).take(room).map(|seller| Announcement {
+                offer: seller.offer.clone(),
+                signature: seller.signature,
+                manifest: Manifest::clone(&listing.manifest),
+            }));
+        }
+        list
     }
 
     /// Models with at least one live offer, each with its offers, by name.
     pub(crate) fn on_sale(&self, now: u64) -> Vec<Sold> {
-        let pages = self.pages.read().unwrap_or_else(PoisonError::into_inner);
-        let mut sold: BTreeMap<(String, ModelId), Sold> = BTreeMap::new();
-        for entry in pages
-            .offers
-            .values()
-            .filter(|entry| entry.announcement.offer.expires_at > now)
-        {
-            if let Some(listing) = pages.models.get(&entry.announcement.offer.model) {
-                let slot = sold.entry((listing.name.clone(), listing.model));
-                slot.or_insert_with(|| (listing.clone(), Vec::new()))
-                    .1
-                    .push(Arc::clone(&entry.announcement));
+        let pages = self.read();
+        let mut sold: Vec<Sold> = Vec::new();
+        for (model, shelf) in &pages.shelves {
+            let offers: Vec<Arc<Seller>> = shelf.live(now).collect();
+            if let Some(listing) = pages.models.get(model).filter(|_| !offers.is_empty()) {
+                sold.push((listing.clone(), offers));
             }
         }
-        sold.into_values().collect()
+        sold.sort_by(|(one, _), (other, _)| (&one.name, one.model).cmp(&(&other.name, other.model)));
+        sold
     }
 
     /// Live offers.
     pub fn len(&self) -> usize {
-        self.pages.read().unwrap_or_else(PoisonError::into_inner).offers.len()
+        self.read().offers
     }
 
     /// Whether there is no live offer.
@@ -226,33 +284,94 @@ impl Book {
 }
 
 impl Pages {
+    fn pools(&self, models: &[ModelId], regions: &[Region]) -> Vec<Arc<Pool>> {
+        let shelves = models.iter().filter_map(|model| self.shelves.get(model));
+        shelves.flat_map(|shelf| shelf.pools(regions)).collect()
+    }
+
     /// Refuses a new offer that would make the book, or one party's part of it, too large.
-    fn make_room(&mut self, announcement: &Announcement, from: NodeKey, now: u64) -> Result<(), NoteError> {
-        let crowded = |offers: &HashMap<(Address, ModelId), Entry>| {
-            let by_peer = offers.values().filter(|entry| entry.from == from).count();
-            let provider = announcement.offer.provider;
-            let of_provider = offers.keys().filter(|(one, _)| *one == provider).count();
-            offers.len() >= MAX_OFFERS || by_peer >= MAX_FROM_PEER || of_provider >= MAX_OF_PROVIDER
+    fn make_room(&mut self, provider: Address, from: NodeKey, now: u64) -> Result<(), NoteError> {
+        let crowded = |pages: &Self| {
+            pages.offers >= MAX_OFFERS
+                || pages.brought.get(&from).is_some_and(|count| *count >= MAX_FROM_PEER)
+                || pages
+                    .providers
+                    .get(&provider)
+                    .is_some_and(|list| list.len() >= MAX_OF_PROVIDER)
         };
-        if crowded(&self.offers) {
-            self.offers.retain(|_, entry| entry.announcement.offer.expires_at > now);
-            if crowded(&self.offers) {
+        if crowded(self) {
+            self.expire(now);
+            if crowded(self) {
                 return Err(NoteError::Full);
             }
         }
         Ok(())
     }
 
-    fn remember(&mut self, announcement: &Announcement, now: u64) {
-        let model = announcement.offer.model;
+    fn put(&mut self, seller: Arc<Seller>) {
+        let (provider, model, from) = (seller.offer.provider, seller.offer.model, seller.from);
+        let before = self.shelves.entry(model).or_default().put(seller);
+        *self.brought.entry(from).or_default() += 1;
+        match before {
+            Some(before) => self.uncount(before.from),
+            None => {
+                self.offers += 1;
+                self.providers.entry(provider).or_default().push(model);
+            }
+        }
+    }
+
+    fn take(&mut self, provider: Address, model: ModelId) {
+        let Some(shelf) = self.shelves.get_mut(&model) else {
+            return;
+        };
+        let Some(gone) = shelf.take(&provider) else { return };
+        if shelf.is_empty() {
+            self.shelves.remove(&model);
+        }
+        self.offers = self.offers.saturating_sub(1);
+        self.uncount(gone.from);
+        if let Some(list) = self.providers.get_mut(&provider) {
+            list.retain(|one| *one != model);
+            if list.is_empty() {
+                self.providers.remove(&provider);
+            }
+        }
+    }
+
+    fn uncount(&mut self, from: NodeKey) {
+        if let Some(count) = self.brought.get_mut(&from) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.brought.remove(&from);
+            }
+        }
+    }
+
+    fn expire(&mut self, now: u64) {
+        let shelves = self.shelves.iter();
+        let expired: Vec<(Address, ModelId)> = shelves
+            .flat_map(|(model, shelf)| shelf.expired(now).map(|provider| (provider, *model)))
+            .collect();
+        for (provider, model) in expired {
+            self.take(provider, model);
+        }
+    }
+
+    fn remember(&mut self, model: ModelId, manifest: Manifest, now: u64) {
         if self.models.contains_key(&model) {
             return;
         }
         if self.models.len() >= MAX_MODELS {
-            let sold: std::collections::HashSet<ModelId> = self.offers.keys().map(|(_, model)| *model).collect();
-            self.models.retain(|model, _| sold.contains(model));
+            let (shelves, names) = (&self.shelves, &mut self.names);
+            self.models.retain(|model, _| shelves.contains_key(model));
+            let models = &self.models;
+            names.retain(|_, ids| {
+                ids.retain(|id| models.contains_key(id));
+                !ids.is_empty()
+            });
         }
-        let manifest = Arc::new(announcement.manifest.clone());
+        let manifest = Arc::new(manifest);
         let listing = Listing {
             name: manifest.listing(),
             weights: weights(&manifest),
@@ -260,6 +379,7 @@ impl Pages {
             model,
             first_seen: now,
         };
+        self.names.entry(listing.name.clone()).or_default().push(model);
         self.models.insert(model, listing);
     }
 }

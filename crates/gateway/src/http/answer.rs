@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rialto_api::{
     BadRequest,
-    openai::{Sampling, Trade, Usage},
+    openai::{Provider, Sampling, Trade, TradePart, Usage},
 };
 use rialto_protocol::{
     job::{Generation, Job},
@@ -15,36 +15,34 @@ use rialto_protocol::{
 use super::model_list::{dollars, task_name};
 use crate::{
     Error,
-    desk::{Bill, Desk, Order, Purchase, max_input},
+    buying::{Bill, Order, Part, Purchase, max_input},
+    desk::Desk,
     http::serving::Caller,
+    routing::Preferences,
     store::budget_error,
 };
 
 /// Where an answer is bought, for its headers and its usage.
-#[derive(Debug, Clone)]
-pub(crate) struct Source {
-    pub(crate) provider: String,
-    pub(crate) channel: String,
-    /// The id under which the model was bought: several listings may be of the same weights.
-    model: String,
-}
+pub(crate) struct Source<'a>(&'a Purchase);
 
-impl Source {
-    pub(crate) fn of(purchase: &Purchase) -> Self {
-        Self {
-            provider: purchase.provider.to_string(),
-            channel: purchase.channel.to_string(),
-            model: purchase.model.to_string(),
-        }
+impl<'a> Source<'a> {
+    pub(crate) fn of(purchase: &'a Purchase) -> Self {
+        Self(purchase)
     }
 
     /// Headers that are known when an answer begins.
     pub(crate) fn headers(&self) -> Vec<(String, String)> {
-        vec![
-            ("x-rialto-provider".into(), self.provider.clone()),
-            ("x-rialto-channel".into(), self.channel.clone()),
-            ("x-rialto-model".into(), self.model.clone()),
-        ]
+        let part = self.0.part();
+        let mut headers = vec![
+            ("x-rialto-provider".into(), part.provider.to_string()),
+            ("x-rialto-channel".into(), part.channel.to_string()),
+            // The id under which the model was bought: several listings may be of the same weights.
+            ("x-rialto-model".into(), part.model.to_string()),
+        ];
+        if let Some(route) = &self.0.route {
+            headers.push(("x-rialto-route".into(), route.clone()));
+        }
+        headers
     }
 
     /// Headers that are known when an answer has ended.
@@ -59,11 +57,15 @@ impl Source {
 
     /// Where it was bought, and for what.
     pub(crate) fn trade(&self, bill: &Bill) -> Trade {
+        let last = self.0.part();
+        let earlier = self.0.earlier();
+        let several = (!earlier.is_empty()).then(|| earlier.iter().chain([last]).map(part));
         Trade {
-            provider: self.provider.clone(),
-            channel: self.channel.clone(),
+            provider: last.provider.to_string(),
+            channel: last.channel.to_string(),
             receipt: bill.sequence,
             cost_nanodollars: bill.cost.0.to_string(),
+            parts: several.into_iter().flatten().collect(),
         }
     }
 
@@ -77,6 +79,15 @@ impl Source {
             cost: dollars(bill.cost).parse().ok(),
             trade: Some(self.trade(bill)),
         }
+    }
+}
+
+fn part(part: &Part) -> TradePart {
+    TradePart {
+        provider: part.provider.to_string(),
+        channel: part.channel.to_string(),
+        receipt: part.sequence,
+        cost_nanodollars: part.cost.0.to_string(),
     }
 }
 
@@ -116,15 +127,38 @@ pub(crate) fn require(asked: &str, task: TaskKind, fitting: &[TaskKind]) -> Resu
     })
 }
 
-/// Checks a job, and that its key could pay for it, before anybody is asked to do it.
-pub(crate) fn order(desk: &Desk, model: crate::book::Resolved, job: Job, caller: &Caller) -> Result<Order, Error> {
+/// Checks a job, what is wanted of its seller, and that its key could pay for it, before anybody is asked to do it.
+pub(crate) fn order(
+    desk: &Desk,
+    model: crate::book::Resolved,
+    job: Job,
+    wanted: &Provider,
+    caller: &Caller,
+) -> Result<Order, Error> {
     job.check().map_err(|bad| BadRequest::value(bad.field, bad.reason))?;
+    let owners = Preferences {
+        max_price: desk.config.max_price,
+        max_chunk: desk.config.max_chunk,
+        ..Preferences::default()
+    };
+    let preferences = owners.narrowed(wanted)?;
+    let quantisation = &model.listing.manifest.quantisation;
+    if !preferences.takes(quantisation) {
+        let reasons = format!("its weights are {quantisation}");
+        return Err(Error::NobodyFits {
+            model: model.asked,
+            reasons,
+        });
+    }
     let order = Order {
         most_input: max_input(&job, &model.listing.manifest),
         model,
+        prompt: desk.prefixes.prompt(&job),
         job: Arc::new(job),
         key: caller.key.id.clone(),
         idempotency: caller.idempotency,
+        preferences: Arc::new(preferences),
+        explain: caller.explain,
     };
     if let (Some(most), Some(left)) = (desk.most(&order), caller.key.left())
         && most > left

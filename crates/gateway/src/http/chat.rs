@@ -44,9 +44,8 @@ async fn answer(desk: Arc<Desk>, caller: Caller, body: Bytes) -> Result<Reply, E
         tools,
         generation,
     };
-    let order = order(&desk, model, job, &caller)?;
-    let purchase = desk.buy(order).await?;
-    let source = Source::of(&purchase);
+    let order = order(&desk, model, job, &request.sampling.provider, &caller)?;
+    let mut purchase = desk.buy(order).await?;
     if request.sampling.streams() {
         let script = Script {
             shape: Shape::Chat,
@@ -59,11 +58,12 @@ async fn answer(desk: Arc<Desk>, caller: Caller, body: Bytes) -> Result<Reply, E
             logprobs: logprobs.is_some(),
             offset: 0,
         };
-        let headers = source.headers();
+        let headers = Source::of(&purchase).headers();
         return Ok(Reply::events(events(desk, purchase, caller.presence, script), headers));
     }
     caller.presence.first_output();
     let (outputs, bill) = purchase.collect().await?;
+    let source = Source::of(&purchase);
     desk.metrics.bill(&bill);
     let reason = finish_reason(&bill)?;
     let said = Said::of(outputs, parallel);

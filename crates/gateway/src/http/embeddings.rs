@@ -28,11 +28,12 @@ async fn answer(desk: Arc<Desk>, caller: Caller, body: Bytes) -> Result<Reply, E
     let model = desk.resolve(&request.model)?;
     require(&request.model, model.listing.manifest.task, &[TaskKind::Embedding])?;
     let wanted = request.input.len();
-    let order = order(&desk, model, Job::Embedding { inputs: request.input }, &caller)?;
-    let purchase = desk.buy(order).await?;
-    let source = Source::of(&purchase);
+    let job = Job::Embedding { inputs: request.input };
+    let order = order(&desk, model, job, &request.provider, &caller)?;
+    let mut purchase = desk.buy(order).await?;
     caller.presence.first_output();
     let (outputs, bill) = purchase.collect().await?;
+    let source = Source::of(&purchase);
     desk.metrics.bill(&bill);
     finish_reason(&bill)?;
     let data = vectors(outputs, wanted, request.base64)?;

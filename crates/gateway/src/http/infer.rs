@@ -9,9 +9,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use rialto_api::inference::{
-    Datatype, InferRequest, InferResponse, ModelMetadata, Ready, RequestTensor, ResponseTensor, ServerMetadata,
-    TensorMetadata, values,
+use rialto_api::{
+    inference::{
+        Datatype, InferRequest, InferResponse, ModelMetadata, Ready, RequestTensor, ResponseTensor, ServerMetadata,
+        TensorMetadata, values,
+    },
+    openai::Provider,
 };
 use rialto_protocol::{
     job::{self, Job, Tensor},
@@ -135,11 +138,11 @@ async fn answer(desk: Arc<Desk>, caller: Caller, body: Bytes, rest: String) -> R
         inputs: request.inputs.into_iter().map(to_job).collect(),
         outputs: request.outputs,
     };
-    let order = order(&desk, model, job, &caller)?;
-    let purchase = desk.buy(order).await?;
-    let source = Source::of(&purchase);
+    let order = order(&desk, model, job, &Provider::default(), &caller)?;
+    let mut purchase = desk.buy(order).await?;
     caller.presence.first_output();
     let (outputs, bill) = purchase.collect().await?;
+    let source = Source::of(&purchase);
     desk.metrics.bill(&bill);
     finish_reason(&bill)?;
     let outputs = tensors(outputs)?;

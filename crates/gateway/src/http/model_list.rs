@@ -11,10 +11,10 @@ use axum::{
     http::HeaderMap,
 };
 use rialto_api::openai::{Model, ModelList, ModelPricing};
-use rialto_protocol::{NanoDollars, Price, manifest::TaskKind, offer::Announcement};
+use rialto_protocol::{NanoDollars, Price, manifest::TaskKind};
 
 use super::{Shared, auth::authenticate, error::Failure};
-use crate::{Listing, desk::Desk, store::now};
+use crate::{Listing, desk::Desk, routing::Seller, store::now};
 
 pub(crate) async fn list(State(desk): Shared, headers: HeaderMap) -> Result<Json<ModelList>, Failure> {
     authenticate(&desk, &headers).await?;
@@ -54,7 +54,7 @@ fn models(desk: &Desk) -> BTreeMap<String, Model> {
     models
 }
 
-fn describe(name: &str, listing: &Listing, offers: &[Arc<Announcement>]) -> Model {
+fn describe(name: &str, listing: &Listing, offers: &[Arc<Seller>]) -> Model {
     let manifest = &listing.manifest;
     let lowest = offers
         .iter()

@@ -7,7 +7,7 @@ use rialto_api::openai::{
 };
 use rialto_protocol::output::{FinishReason, Output, TokenLogprob};
 
-use crate::{Error, desk::Bill};
+use crate::{Error, buying::Bill};
 
 /// What OpenAI says of a token that cannot occur: JSON has no infinity.
 const IMPOSSIBLE: f32 = -9_999.0;

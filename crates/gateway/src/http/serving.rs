@@ -20,10 +20,15 @@ use super::{
 };
 use crate::{Error, desk::Desk, metrics::RequestLabels, store::KeyRow};
 
+/// A request with this header is told why it went where it went, in `x-rialto-route`.
+const EXPLAIN: &str = "x-rialto-explain";
+
 /// Who asks, and for what.
 pub(crate) struct Caller {
     pub(crate) key: KeyRow,
     pub(crate) idempotency: Option<[u8; 32]>,
+    /// Whether it wants to know why its seller was chosen.
+    pub(crate) explain: bool,
     pub(crate) presence: Presence,
 }
 
@@ -181,6 +186,7 @@ where
     let Caller {
         key,
         idempotency,
+        explain,
         presence,
     } = caller;
     let keyed = idempotency.map(|id| idempotent::Keyed {
@@ -194,6 +200,7 @@ where
             let caller = Caller {
                 key,
                 idempotency,
+                explain,
                 presence,
             };
             work(desk, caller, bytes).await.unwrap_or_else(|error| {
@@ -225,6 +232,7 @@ async fn admit(
     let caller = Caller {
         key,
         idempotency,
+        explain: headers.contains_key(EXPLAIN),
         presence,
     };
     Ok((caller, bytes))

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     Error,
-    desk::{Bill, Desk, Purchase},
+    buying::{Bill, Purchase},
+    desk::Desk,
     trade::Event,
 };
 
@@ -25,7 +26,6 @@ struct Playing {
     purchase: Purchase,
     presence: Presence,
     script: Script,
-    source: Source,
     waiting: VecDeque<Bytes>,
     /// Log-probabilities that no piece has told yet.
     untold: Vec<TokenLogprob>,
@@ -43,7 +43,6 @@ pub(crate) fn events(
 ) -> BoxStream<'static, Bytes> {
     let playing = Playing {
         desk,
-        source: Source::of(&purchase),
         purchase,
         presence,
         waiting: script.opening().map(Bytes::from).into_iter().collect(),
@@ -123,7 +122,7 @@ impl Playing {
         let reason = finish_reason(bill).and_then(|reason| check_calls(bill, self.called).map(|()| reason));
         match reason {
             Ok(reason) => {
-                let usage = self.source.usage(bill, true);
+                let usage = Source::of(&self.purchase).usage(bill, true);
                 let closing = self.script.closing(reason, usage, &mut self.untold);
                 self.waiting.push_back(closing.into());
                 self.presence.ended("ok");

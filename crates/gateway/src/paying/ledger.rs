@@ -122,6 +122,13 @@ impl Ledger {
             .map(|(_, channel)| channel)
     }
 
+    /// Whether a channel with a seller is open.
+    pub(crate) fn has_open(&self, offer: &Offer) -> bool {
+        let channels = self.lock();
+        let list = channels.get(&(offer.provider, offer.model));
+        list.is_some_and(|list| list.iter().any(|channel| channel.status() == ChannelStatus::Open))
+    }
+
     /// A channel with so much free: one that is open, or filled up, or newly opened.
     pub(crate) async fn acquire(
         self: &Arc<Self>,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use rialto_network::{FrameReceiver, FrameSender};
 use rialto_protocol::{
-    Address, MicroDollars, NanoDollars, SignedVoucher, Usage, Voucher,
+    MicroDollars, NanoDollars, SignedVoucher, Usage, Voucher,
     output::Output,
     wire::{BuyerFrame, MAX_CATCH_UP, Refusal, RefusalCode, SellerFrame, TradeRequest, proof_digest},
 };
@@ -16,10 +16,11 @@ use tokio::{
 use super::{Deal, Event, Next, catch_up, settle, tally::Tally};
 use crate::{
     Error,
+    buying::estimate_input,
     config::ms,
-    desk::{Desk, estimate_input},
+    desk::Desk,
     paying::Channel,
-    routing::Penalty,
+    routing::{Penalty, Seller, Visit},
     store::Begin,
 };
 
@@ -31,13 +32,13 @@ type Trouble = (Error, Next);
 
 /// Runs a trade to its end. Every way out leaves the ledger, the store and the provider's record in step.
 pub(super) async fn run(desk: Arc<Desk>, deal: Deal, events: mpsc::Sender<Event>) {
-    let offer = &deal.announcement.offer;
-    let _visit = desk.traffic.visit((offer.provider, offer.model));
+    let offer = &deal.seller.offer;
+    let _visit = Visit::new(&deal.seller.record);
     let dialled = timeout(ms(desk.config.timeouts.dial_ms), desk.node.trade(&offer.peer())).await;
     let trade = match dialled {
         Ok(Ok(trade)) => trade,
-        Ok(Err(error)) => return unreachable(&desk, &deal, &events, &error.to_string()).await,
-        Err(_) => return unreachable(&desk, &deal, &events, "no answer in time").await,
+        Ok(Err(error)) => return unreachable(&deal, &events, &error.to_string()).await,
+        Err(_) => return unreachable(&deal, &events, "no answer in time").await,
     };
     if events.is_closed() {
         return;
@@ -45,8 +46,8 @@ pub(super) async fn run(desk: Arc<Desk>, deal: Deal, events: mpsc::Sender<Event>
     let (sender, receiver) = trade.split();
     let mut conversation = match Conversation::open(Arc::clone(&desk), deal, events.clone(), sender, receiver).await {
         Ok(conversation) => conversation,
-        Err((error, next)) => {
-            let _ = events.send(Event::Failed { error, next }).await;
+        Err(trouble) => {
+            let _ = events.send(Event::failed(trouble)).await;
             return;
         }
     };
@@ -54,20 +55,15 @@ pub(super) async fn run(desk: Arc<Desk>, deal: Deal, events: mpsc::Sender<Event>
     let _ = timeout(ms(desk.config.timeouts.frame_ms), events.send(last)).await;
 }
 
-async fn unreachable(desk: &Desk, deal: &Deal, events: &mpsc::Sender<Event>, reason: &str) {
-    let provider = deal.announcement.offer.provider;
+async fn unreachable(deal: &Deal, events: &mpsc::Sender<Event>, reason: &str) {
+    let provider = deal.seller.offer.provider;
     tracing::info!(%provider, reason, "a provider could not be reached");
-    desk.health.punish(provider, Penalty::Failed);
+    deal.seller.record.punish(Penalty::Failed);
     let error = Error::ProviderFailed {
         reason: "it could not be reached".into(),
         charged: false,
     };
-    let _ = events
-        .send(Event::Failed {
-            error,
-            next: Next::Another,
-        })
-        .await;
+    let _ = events.send(Event::failed((error, Next::Another))).await;
 }
 
 /// What a provider asked money for. Every answer to it costs a signature and a write to the disk.
@@ -108,6 +104,8 @@ struct Conversation {
     asks: Asks,
     /// Until when the receipt is waited for after a cancellation.
     cancelled: Option<Instant>,
+    began: Instant,
+    first_output: Option<Instant>,
 }
 
 impl Conversation {
@@ -119,7 +117,7 @@ impl Conversation {
         sender: FrameSender<BuyerFrame>,
         receiver: FrameReceiver<SellerFrame>,
     ) -> Result<Self, Trouble> {
-        let offer = &deal.announcement.offer;
+        let offer = &deal.seller.offer;
         let covered = Usage {
             input: estimate_input(&deal.job, deal.most_input),
             output: offer.chunk.min(deal.job.max_output()),
@@ -132,7 +130,7 @@ impl Conversation {
                 .ledger
                 .acquire(offer, &deal.listing, reservation)
                 .await
-                .map_err(|error| cannot_pay(&desk, offer.provider, error))?;
+                .map_err(|error| cannot_pay(&desk, &deal.seller, error))?;
             if events.is_closed() {
                 return Err((Error::Stopping, Next::Nobody));
             }
@@ -179,6 +177,8 @@ impl Conversation {
             accepted: false,
             asks: Asks::default(),
             cancelled: None,
+            began: Instant::now(),
+            first_output: None,
         };
         conversation.send_request(voucher).await?;
         Ok(conversation)
@@ -190,7 +190,7 @@ impl Conversation {
         let request = TradeRequest {
             id: self.deal.request,
             channel: self.channel.params,
-            price: self.deal.announcement.offer.price,
+            price: self.deal.seller.offer.price,
             job: self.deal.job.as_ref().clone(),
             statement: self.channel.account().statement(),
             voucher: self.sign(voucher),
@@ -215,16 +215,13 @@ impl Conversation {
             let frame = match self.next_frame().await {
                 Ok(Some(frame)) => frame,
                 Ok(None) => continue,
-                Err((error, next)) => return Event::Failed { error, next },
+                Err(trouble) => return self.ended_by(trouble),
             };
             let handled = match frame {
                 SellerFrame::Accepted { input_units, catch_up } => self.accepted(input_units, &catch_up).await,
                 SellerFrame::VoucherWanted { output_units, .. } => self.pay(output_units).await,
                 SellerFrame::Output(output) => self.output(output).await,
-                SellerFrame::Refused(refusal) => {
-                    let (error, next) = self.refused(refusal).await;
-                    return Event::Failed { error, next };
-                }
+                SellerFrame::Refused(refusal) => return Event::failed(self.refused(refusal).await),
                 SellerFrame::Finished {
                     reason,
                     receipt,
@@ -232,21 +229,43 @@ impl Conversation {
                 } => {
                     let end = (reason, receipt.as_ref(), failure);
                     let bill = settle::finish(&self.desk, &self.deal, &self.channel, &self.tally, end).await;
-                    if bill.failure.is_none() && bill.sequence.is_some() {
-                        self.desk.health.praise(self.deal.announcement.offer.provider);
-                    } else if bill.failure.is_some() {
-                        self.desk
-                            .health
-                            .punish(self.deal.announcement.offer.provider, Penalty::Failed);
+                    if bill.failure.is_some() {
+                        self.deal.seller.record.punish(Penalty::Failed);
+                    } else if bill.sequence.is_some() {
+                        self.praise();
                     }
                     self.desk.ledger.fill_in_background(&self.channel);
                     return Event::Finished(bill);
                 }
             };
-            if let Err((error, next)) = handled {
-                return Event::Failed { error, next };
+            if let Err(trouble) = handled {
+                return self.ended_by(trouble);
             }
         }
+    }
+
+    /// The last event of a trade that broke off, with what may be billed for it.
+    fn ended_by(&self, (error, next): Trouble) -> Event {
+        let usage = self.tally.usage();
+        let cost = if self.accepted && error.may_be_charged() {
+            self.deal.seller.offer.price.cost(usage)
+        } else {
+            NanoDollars::ZERO
+        };
+        Event::Failed {
+            error,
+            next,
+            usage,
+            cost,
+        }
+    }
+
+    /// Notes how fast a good answer was.
+    fn praise(&self) {
+        let Some(first) = self.first_output else { return };
+        let units = self.tally.usage().output.saturating_sub(1);
+        let record = &self.deal.seller.record;
+        record.answered(first.saturating_duration_since(self.began), units, first.elapsed());
     }
 
     /// The next frame; `None` when the client went away instead and the provider was told.
@@ -272,9 +291,7 @@ impl Conversation {
             Some(Ok(Ok(None))) => Err(self.broken("the provider ended the stream without a receipt").await),
             Some(Ok(Err(error))) => {
                 if error.is_peers_fault() {
-                    self.desk
-                        .health
-                        .punish(self.deal.announcement.offer.provider, Penalty::Cheated);
+                    self.deal.seller.record.punish(Penalty::Cheated);
                 }
                 Err(self.broken(&error.to_string()).await)
             }
@@ -319,7 +336,7 @@ impl Conversation {
     /// that comes late is measured by it. Money that is missing is found when the provider asks for it.
     async fn recount(&mut self, input: u64) -> Result<(), Trouble> {
         self.covered.input = input;
-        let reservation = self.deal.announcement.offer.price.cost(self.covered);
+        let reservation = self.deal.seller.offer.price.cost(self.covered);
         let signed = {
             let mut account = self.channel.account();
             let reserved = account.reserve(self.deal.request, reservation);
@@ -343,7 +360,7 @@ impl Conversation {
 
     /// Pays for the next part: never more than a chunk beyond what arrived.
     async fn pay(&mut self, output_units: u64) -> Result<(), Trouble> {
-        let offer = &self.deal.announcement.offer;
+        let offer = &self.deal.seller.offer;
         let received = self.tally.usage();
         if !self.accepted {
             return Err(self.cheated("it wanted money before it accepted").await);
@@ -403,6 +420,7 @@ impl Conversation {
         if !self.accepted {
             return Err(self.cheated("it answered before it accepted").await);
         }
+        self.first_output.get_or_insert_with(Instant::now);
         match self.tally.take(&output) {
             Ok(true) => self.tell(Event::Output(output)).await,
             Ok(false) => {}
@@ -424,26 +442,26 @@ impl Conversation {
 
     /// The stream broke off: the provider may bill what was delivered.
     async fn broken(&mut self, reason: &str) -> Trouble {
-        let provider = self.deal.announcement.offer.provider;
+        let provider = self.deal.seller.offer.provider;
         tracing::info!(%provider, request = %self.deal.request, reason, "a trade broke off");
-        self.desk.health.punish(provider, Penalty::Failed);
+        self.deal.seller.record.punish(Penalty::Failed);
         settle::interrupt(&self.desk, &self.deal, &self.channel, &self.tally).await;
         let error = Error::ProviderFailed {
             reason: "the connection to it broke off".into(),
             charged: true,
         };
-        (error, self.elsewhere())
+        (error, Next::Another)
     }
 
     async fn silent(&mut self) -> Trouble {
-        let provider = self.deal.announcement.offer.provider;
+        let provider = self.deal.seller.offer.provider;
         if self.cancelled.is_none() {
             tracing::info!(%provider, request = %self.deal.request, "a provider was silent for too long");
-            self.desk.health.punish(provider, Penalty::Failed);
+            self.deal.seller.record.punish(Penalty::Failed);
             let _ = timeout(ms(100), self.sender.send(&BuyerFrame::Cancel)).await;
         }
         settle::interrupt(&self.desk, &self.deal, &self.channel, &self.tally).await;
-        (Error::ProviderTimeout { charged: true }, self.elsewhere())
+        (Error::ProviderTimeout { charged: true }, Next::Another)
     }
 
     /// The provider broke a rule that an honest one keeps.
@@ -455,12 +473,7 @@ impl Conversation {
             reason: "it broke the rules of the market".into(),
             charged: true,
         };
-        (error, self.elsewhere())
-    }
-
-    /// Another seller is asked only while the client has seen nothing.
-    fn elsewhere(&self) -> Next {
-        if self.tally.any() { Next::Nobody } else { Next::Another }
+        (error, Next::Another)
     }
 
     /// No work was done: everything goes back to how it was.
@@ -472,7 +485,7 @@ impl Conversation {
         if let Err(error) = self.desk.store.forget_request(self.deal.request).await {
             tracing::error!(request = %self.deal.request, %error, "a refused request could not be forgotten");
         }
-        let offer = &self.deal.announcement.offer;
+        let offer = &self.deal.seller.offer;
         let (provider, model) = (offer.provider, offer.model);
         tracing::info!(%provider, code = ?refusal.code, "a provider refused");
         let failed = |reason: &str| Error::ProviderFailed {
@@ -483,7 +496,7 @@ impl Conversation {
             RefusalCode::BadRequest | RefusalCode::ContextExceeded => (Error::Refused(refusal), Next::Nobody),
             RefusalCode::Busy => {
                 let retry_ms = refusal.retry_after_ms.unwrap_or(BUSY_PAUSE_MS).clamp(10, 600_000);
-                self.desk.health.punish(provider, Penalty::Busy(ms(retry_ms)));
+                self.deal.seller.record.punish(Penalty::Busy(ms(retry_ms)));
                 (Error::Busy { retry_ms }, Next::Another)
             }
             RefusalCode::UnknownModel | RefusalCode::PriceChanged | RefusalCode::ShuttingDown => {
@@ -501,11 +514,11 @@ impl Conversation {
                 (failed("it counts less in the payment channel"), Next::SameAgain)
             }
             RefusalCode::BadVoucher => {
-                self.desk.health.punish(provider, Penalty::Failed);
+                self.deal.seller.record.punish(Penalty::Failed);
                 (failed("it did not accept the payment"), Next::Another)
             }
             RefusalCode::PaymentTimeout | RefusalCode::EngineFailed => {
-                self.desk.health.punish(provider, Penalty::Failed);
+                self.deal.seller.record.punish(Penalty::Failed);
                 (failed("its engine failed"), Next::Another)
             }
         }
@@ -514,9 +527,9 @@ impl Conversation {
 
 /// Who else could be paid when a channel cannot be opened or filled. A seller that did not send an order is avoided for a
 /// while, like one that is silent.
-fn cannot_pay(desk: &Desk, provider: Address, error: Error) -> Trouble {
+fn cannot_pay(desk: &Desk, seller: &Seller, error: Error) -> Trouble {
     if desk.ledger.relies_on_sellers() && matches!(error, Error::Settlement(_)) {
-        desk.health.punish(provider, Penalty::Failed);
+        seller.record.punish(Penalty::Failed);
     }
     let next = match &error {
         // Another seller may have an open channel.

@@ -7,13 +7,10 @@ mod tally;
 
 use std::sync::Arc;
 
-use rialto_protocol::{ChannelId, RequestId, job::Job, offer::Announcement, output::Output};
+use rialto_protocol::{ChannelId, NanoDollars, RequestId, Usage, job::Job, output::Output};
 use tokio::sync::mpsc;
 
-use crate::{
-    Error,
-    desk::{Bill, Desk},
-};
+use crate::{Error, buying::Bill, desk::Desk, routing::Seller};
 
 /// Pieces of an answer that may wait for a slow client.
 const BUFFER: usize = 64;
@@ -29,7 +26,7 @@ pub(crate) struct Deal {
     pub(crate) idempotency: Option<[u8; 32]>,
     /// The most units of input that may be billed.
     pub(crate) most_input: u64,
-    pub(crate) announcement: Arc<Announcement>,
+    pub(crate) seller: Arc<Seller>,
 }
 
 /// What happens in a trade. Exactly one of `Finished` and `Failed` comes, and it is the last.
@@ -42,10 +39,29 @@ pub(crate) enum Event {
     /// The answer is whole, or the provider said why it is not.
     Finished(Bill),
     /// The answer broke off.
-    Failed { error: Error, next: Next },
+    Failed {
+        error: Error,
+        next: Next,
+        /// What arrived before that.
+        usage: Usage,
+        /// The most that may be billed for it.
+        cost: NanoDollars,
+    },
 }
 
-/// What to do after a failure, provided that the client has seen nothing yet.
+impl Event {
+    /// The end of a trade in which nothing arrived.
+    fn failed((error, next): (Error, Next)) -> Self {
+        Self::Failed {
+            error,
+            next,
+            usage: Usage::default(),
+            cost: NanoDollars::ZERO,
+        }
+    }
+}
+
+/// What to do after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Another seller may do it.

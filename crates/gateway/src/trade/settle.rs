@@ -8,12 +8,7 @@ use rialto_protocol::{
 };
 
 use super::{Deal, tally::Tally};
-use crate::{
-    desk::{Bill, Desk},
-    paying::Channel,
-    routing::Penalty,
-    store::ChannelStatus,
-};
+use crate::{buying::Bill, desk::Desk, paying::Channel, routing::Penalty, store::ChannelStatus};
 
 /// Checks the receipt, keeps it, and says what the client is told.
 ///
@@ -27,7 +22,7 @@ pub(super) async fn finish(
     end: (FinishReason, &SignedReceipt, Option<Refusal>),
 ) -> Bill {
     let (reason, signed, failure) = end;
-    let price = deal.announcement.offer.price;
+    let price = deal.seller.offer.price;
     let whole = signed.receipt.status == ReceiptStatus::Complete;
     let observed = Observed {
         price,
@@ -78,9 +73,9 @@ pub(super) async fn finish(
 
 /// Notes that a provider billed wrongly: it is not asked again, and its channel is closed.
 pub(super) async fn dispute(desk: &Desk, deal: &Deal, channel: &Channel, complaint: &str) {
-    let provider = deal.announcement.offer.provider;
+    let provider = deal.seller.offer.provider;
     tracing::warn!(%provider, channel = %channel.id, request = %deal.request, complaint, "the bill is wrong");
-    desk.health.punish(provider, Penalty::Cheated);
+    deal.seller.record.punish(Penalty::Cheated);
     desk.metrics.disputes.inc();
     channel.set_status(ChannelStatus::Disputed);
     if let Err(error) = desk.store.set_channel(channel.id, ChannelStatus::Disputed, 0).await {
