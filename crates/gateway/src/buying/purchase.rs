@@ -99,6 +99,11 @@ impl Given {
     }
 }
 
+/// Whether the answer may be calls of tools, which come at its end.
+fn may_call(job: &Job) -> bool {
+    matches!(job, Job::Chat { tools, .. } if !tools.offered.is_empty())
+}
+
 impl Purchase {
     pub(super) fn new(desk: Arc<Desk>, order: Order, tried: Vec<Address>, begun: Begun) -> Self {
         Self {
@@ -184,6 +189,9 @@ impl Purchase {
         let job = self.rest()?;
         let left = job.max_output();
         if left == 0 {
+            if self.so_far.text.is_empty() || may_call(&job) {
+                return None;
+            }
             // Everything that was asked for is there; only the receipt is not, and it comes with the next request.
             let bill = Bill {
                 reason: FinishReason::Length,

@@ -144,8 +144,7 @@ fn every_equal_seller_gets_its_share() {
 
 #[test]
 fn load_counts_relative_to_capacity() {
-    let mut all = sellers(2, |number, offer| offer.capacity = if number == 0 { 2 } else { 64 });
-    all.push(seller(2, |offer| offer.load = 1));
+    let all = sellers(2, |number, offer| offer.capacity = if number == 0 { 2 } else { 64 });
     let visits = [Visit::new(&all[0].record), Visit::new(&all[1].record)];
     assert_eq!(Buyer::sorting(Sort::Balance).only(all), Some(address(1)));
     drop(visits);
@@ -202,7 +201,8 @@ fn energy_that_is_not_declared_comes_last() {
 #[test]
 fn what_an_offer_leaves_open_counts_against_it() {
     let region = Region::from_name("eu").unwrap();
-    let cases: [(Preferences, fn(&mut Offer)); 5] = [
+    type Case = (Preferences, fn(&mut Offer));
+    let cases: [Case; 5] = [
         (
             Preferences {
                 regions: vec![region],

@@ -9,6 +9,7 @@
     reason = "a test that cannot go on ends"
 )]
 
+mod failover;
 mod hostile;
 mod seller;
 mod tools;
@@ -396,31 +397,11 @@ async fn refusals_reach_the_client_and_free_what_was_held() {
 }
 
 #[tokio::test]
-async fn another_seller_is_asked_before_the_first_output_and_not_after() {
+async fn another_seller_is_asked_before_the_first_output() {
     let world = World::new(&[Manner::DiesAfter(0), Manner::Honest]).await;
     for _ in 0..3 {
         assert_eq!(world.chat(json!({})).await.0, 200);
     }
-    let world = World::new(&[Manner::DiesAfter(3), Manner::DiesAfter(3)]).await;
-    let body = chat(json!({"stream": true}));
-    let response = world.post("/v1/chat/completions", &body).send().await.unwrap();
-    assert_eq!(response.status(), 200);
-    let text = response.text().await.unwrap();
-    assert!(!text.contains("[DONE]"), "{text}");
-    let events = events(&text);
-    assert_eq!(events.last().unwrap()["error"]["code"], "provider_failed");
-    let requests: usize = world
-        .sellers
-        .iter()
-        .map(|one| one.requests.load(std::sync::atomic::Ordering::SeqCst))
-        .sum();
-    assert_eq!(requests, 1);
-    let (spent, held) = world.balance().await;
-    assert_eq!(spent, 0);
-    assert!(
-        held > 0 && held <= cost(200, CHUNK),
-        "only what was paid ahead stays held: {held}"
-    );
 }
 
 #[tokio::test]

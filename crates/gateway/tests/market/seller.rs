@@ -232,6 +232,9 @@ impl Seller {
                     .await?
             }
         };
+        if manner == Manner::DiesAfter(output) {
+            return None;
+        }
         let billed = output + u64::from(manner == Manner::Inflates);
         let usage = Usage {
             input: input_units,

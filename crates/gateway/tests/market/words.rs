@@ -18,6 +18,8 @@ fn asked(job: &Job) -> (Option<&Tools>, Option<&Generation>) {
 /// Token number `number`. A seller that calls tools says nothing else.
 pub(crate) fn token(job: &Job, manner: Manner, number: u64) -> Output {
     let (tools, generation) = asked(job);
+    let before = generation.map_or(0, |generation| generation.so_far.ids.len());
+    let number = number + u64::try_from(before).unwrap();
     let text = match tools {
         Some(tools) if !tools.offered.is_empty() => String::new(),
         _ => format!("w{number} "),
