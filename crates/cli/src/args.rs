@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Chain(Chain),
     /// Ask a model something through the gateway.
     Chat(Chat),
+    /// Show who sells what: prices, measured speed, uptime and load, as the gateway knows them.
+    Market(MarketView),
     /// List, check and publish models.
     #[command(subcommand)]
     Model(Model),
@@ -358,6 +360,28 @@ pub(crate) struct Chat {
     /// Same seed, same answer.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
+    /// What decides among the sellers: price, latency, throughput or energy; by default all together.
+    #[arg(long, value_name = "FIGURE")]
+    pub(crate) sort: Option<String>,
+    /// Only sellers in this region.
+    #[arg(long)]
+    pub(crate) region: Option<String>,
+    /// Say why the request went where it went, on standard error.
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// The gateway's base URL; by default this machine's.
+    #[arg(long, env = "OPENAI_BASE_URL", value_name = "URL")]
+    pub(crate) base_url: Option<String>,
+    /// A file with the API key; by default the environment's `OPENAI_API_KEY`, then this data directory's.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+}
+
+/// `rialto market`.
+#[derive(Debug, Args)]
+pub(crate) struct MarketView {
+    /// One model; by default all.
+    pub(crate) model: Option<String>,
     /// The gateway's base URL; by default this machine's.
     #[arg(long, env = "OPENAI_BASE_URL", value_name = "URL")]
     pub(crate) base_url: Option<String>,

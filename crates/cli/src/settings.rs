@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use rialto_engine::UpstreamKind;
 use rialto_gateway::Gas;
+use rialto_protocol::Price;
 use rialto_settlement::Options;
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +141,8 @@ pub(crate) struct GatewayFile {
     pub(crate) gas: Gas,
     /// Names of this gateway's own for models.
     pub(crate) aliases: BTreeMap<String, String>,
+    /// What models cost elsewhere.
+    pub(crate) list_prices: BTreeMap<String, Price>,
 }
 
 impl File {

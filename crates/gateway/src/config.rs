@@ -31,6 +31,9 @@ pub struct Config {
     pub max_attempts: usize,
     /// Names of this gateway's own for models: alias to `publisher/name:tag` or model id.
     pub aliases: BTreeMap<String, String>,
+    /// What a model costs elsewhere, in nano-dollars a unit, by the name that is asked for: what is saved is told with
+    /// each answer.
+    pub list_prices: BTreeMap<String, Price>,
     /// Providers that are used without looking up their stake.
     pub trusted_providers: Vec<Address>,
     /// How long things may take.
@@ -114,6 +117,7 @@ impl Default for Config {
             max_requests: 1_024,
             max_attempts: 4,
             aliases: BTreeMap::new(),
+            list_prices: BTreeMap::new(),
             trusted_providers: Vec::new(),
             timeouts: Timeouts::default(),
         }

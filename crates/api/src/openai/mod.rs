@@ -3,6 +3,7 @@
 mod chat;
 mod completion;
 mod embedding;
+mod endpoint;
 mod error;
 mod format;
 mod logprobs;
@@ -16,6 +17,7 @@ mod usage;
 pub use chat::{ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatDelta, ChatMessage, ChatRequest, ChatTurn};
 pub use completion::{Completion, CompletionChoice, CompletionRequest, Prompt};
 pub use embedding::{Embedding, EmbeddingInput, EmbeddingList, EmbeddingRequest, Vector};
+pub use endpoint::{Endpoint, Endpoints, ModelEndpoints, Percentiles};
 pub use error::{ErrorBody, ErrorObject};
 pub use format::Format;
 pub use logprobs::{ChatLogprobs, CompletionLogprobs, ContentLogprob, TopLogprob};

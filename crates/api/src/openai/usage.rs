@@ -32,6 +32,9 @@ pub struct Trade {
     pub receipt: Option<u64>,
     /// Billionths of a dollar, in decimal: what the whole answer cost.
     pub cost_nanodollars: String,
+    /// What it would have cost at the list price that the gateway's owner set, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list_nanodollars: Option<String>,
     /// Who gave which part, where a seller broke off and another went on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<TradePart>,

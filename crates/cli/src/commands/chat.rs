@@ -1,6 +1,6 @@
 //! `rialto chat`: one question to a model, answered as it is written.
 
-use std::io::Read;
+use std::{io::Read, path::Path};
 
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
@@ -34,10 +34,17 @@ pub(crate) async fn run(settings: &Settings, options: &args::Chat) -> Result<()>
     if let (Some(seed), Some(fields)) = (options.seed, body.as_object_mut()) {
         fields.insert("seed".into(), seed.into());
     }
+    let wanted = json!({ "sort": options.sort, "region": options.region });
+    if let Some(fields) = body.as_object_mut() {
+        fields.insert("provider".into(), wanted);
+    }
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let request = client.post(format!("{}/chat/completions", base.trim_end_matches('/')));
+    let mut request = client.post(format!("{}/chat/completions", base.trim_end_matches('/')));
+    if options.explain {
+        request = request.header("x-rialto-explain", "1");
+    }
     let response = request
-        .bearer_auth(api_key(settings, options)?.as_str())
+        .bearer_auth(api_key(settings, options.api_key_file.as_deref())?.as_str())
         .json(&body)
         .send()
         .await;
@@ -52,11 +59,38 @@ pub(crate) async fn run(settings: &Settings, options: &args::Chat) -> Result<()>
             error.pointer("/error/message").and_then(Value::as_str).unwrap_or(&text)
         );
     }
+    if let Some(route) = response.headers().get("x-rialto-route") {
+        explain(route.to_str().unwrap_or_default());
+    }
     if settings.json {
         output::line(response.text().await?);
         return Ok(());
     }
     stream(response).await
+}
+
+/// Says why a request went where it went.
+fn explain(route: &str) {
+    let route: Value = serde_json::from_str(route).unwrap_or_default();
+    let chosen = route.get("chosen").cloned().unwrap_or_default();
+    let field = |name: &str| chosen.get(name).cloned().unwrap_or_default();
+    output::say(format_args!(
+        "{} decided for {}; sellers: {}",
+        route.get("reason").and_then(Value::as_str).unwrap_or("?"),
+        field("provider").as_str().unwrap_or("?"),
+        route.get("sellers").unwrap_or(&Value::Null)
+    ));
+    output::say(format_args!(
+        "  likely cost {} nano-dollars (cheapest {}), first output {} s, {} units/s, reliability {}, {}/{} requests, open channel {}",
+        field("likely_cost_nanodollars"),
+        route.get("cheapest_nanodollars").unwrap_or(&Value::Null),
+        field("first_output_seconds"),
+        field("output_per_second"),
+        field("reliability"),
+        field("in_flight"),
+        field("capacity"),
+        field("open_channel"),
+    ));
 }
 
 async fn stream(response: reqwest::Response) -> Result<()> {
@@ -76,11 +110,20 @@ async fn stream(response: reqwest::Response) -> Result<()> {
     output::line("");
     if let Some(cost) = usage.get("cost") {
         output::say(format_args!(
-            "{} tokens, cost {cost} dollars",
-            usage.get("total_tokens").unwrap_or(&Value::Null)
+            "{} tokens, cost {cost} dollars{}",
+            usage.get("total_tokens").unwrap_or(&Value::Null),
+            saved(&usage).unwrap_or_default()
         ));
     }
     Ok(())
+}
+
+/// What was saved against the list price, if there is one.
+fn saved(usage: &Value) -> Option<String> {
+    let nano = |name: &str| usage.pointer(&format!("/trade/{name}"))?.as_str()?.parse::<i128>().ok();
+    let (cost, list) = (nano("cost_nanodollars")?, nano("list_nanodollars")?);
+    let percent = (list.checked_sub(cost)?).checked_mul(100)?.checked_div(list)?;
+    Some(format!(", {percent}% less than the list price"))
 }
 
 /// Prints the text of one event; returns the usage if it has one.
@@ -115,14 +158,14 @@ fn from_input() -> Result<String> {
     Ok(text)
 }
 
-fn default_base(settings: &Settings) -> Result<String> {
+pub(super) fn default_base(settings: &Settings) -> Result<String> {
     let known = settings.dir.read(super::gateway::ADDRESS)?;
     known.context("no gateway was started from this data directory: run `rialto up`, or give --base-url")
 }
 
 /// From the file that was named, the environment, or the data directory; never from the command line.
-fn api_key(settings: &Settings, options: &args::Chat) -> Result<Zeroizing<String>> {
-    if let Some(path) = &options.api_key_file {
+pub(super) fn api_key(settings: &Settings, file: Option<&Path>) -> Result<Zeroizing<String>> {
+    if let Some(path) = file {
         let text = std::fs::read_to_string(path).with_context(|| format!("the key file {}", path.display()))?;
         return Ok(Zeroizing::new(text.trim().to_owned()));
     }

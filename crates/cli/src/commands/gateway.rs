@@ -133,6 +133,7 @@ fn config(settings: &Settings, options: &args::Gateway) -> Result<Config> {
     let file = &settings.file.gateway;
     let mut config = Config {
         aliases: file.aliases.clone(),
+        list_prices: file.list_prices.clone(),
         gas: file.gas,
         ..Config::default()
     };

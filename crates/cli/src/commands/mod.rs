@@ -9,6 +9,7 @@ mod doctor;
 mod gateway;
 mod key;
 mod machine;
+mod market;
 mod metrics;
 mod model;
 mod price;
@@ -45,6 +46,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         }) => deploy::run(&settings, &options).await,
         Command::Chain(options) => chain::run(&settings, &options).await,
         Command::Chat(options) => chat::run(&settings, &options).await,
+        Command::Market(options) => market::run(&settings, &options).await,
         Command::Model(action) => model::run(&settings, &action).await,
         Command::Wallet(wallet) => wallet::run(&settings, wallet.action.as_ref()).await,
         Command::Stake(action) => stake::run(&settings, &action).await,

@@ -130,6 +130,14 @@ impl Purchase {
         &self.earlier
     }
 
+    /// What a use would have cost at the list price, if there is one for the model.
+    pub(crate) fn list_cost(&self, usage: Usage) -> Option<NanoDollars> {
+        let model = &self.order.model;
+        let prices = &self.desk.config.list_prices;
+        let price = prices.get(&model.asked).or_else(|| prices.get(&model.listing.name));
+        price.map(|price| price.cost(usage))
+    }
+
     /// The next event; `None` after the last. A bill is over all parts.
     pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {

@@ -65,6 +65,7 @@ impl<'a> Source<'a> {
             channel: last.channel.to_string(),
             receipt: bill.sequence,
             cost_nanodollars: bill.cost.0.to_string(),
+            list_nanodollars: self.0.list_cost(bill.usage).map(|cost| cost.0.to_string()),
             parts: several.into_iter().flatten().collect(),
         }
     }

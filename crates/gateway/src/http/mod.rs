@@ -6,6 +6,7 @@ mod body;
 mod chat;
 mod completions;
 mod embeddings;
+mod endpoints;
 mod error;
 mod health;
 mod idempotent;

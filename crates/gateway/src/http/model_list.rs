@@ -9,11 +9,12 @@ use axum::{
     Json,
     extract::{Path, State},
     http::HeaderMap,
+    response::{IntoResponse as _, Response},
 };
 use rialto_api::openai::{Model, ModelList, ModelPricing};
 use rialto_protocol::{NanoDollars, Price, manifest::TaskKind};
 
-use super::{Shared, auth::authenticate, error::Failure};
+use super::{Shared, auth::authenticate, endpoints, error::Failure};
 use crate::{Listing, desk::Desk, routing::Seller, store::now};
 
 pub(crate) async fn list(State(desk): Shared, headers: HeaderMap) -> Result<Json<ModelList>, Failure> {
@@ -24,16 +25,16 @@ pub(crate) async fn list(State(desk): Shared, headers: HeaderMap) -> Result<Json
     }))
 }
 
-/// The id may hold slashes and colons, percent-encoded or not.
-pub(crate) async fn one(
-    State(desk): Shared,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<Json<Model>, Failure> {
+/// The id may hold slashes and colons, percent-encoded or not. With `/endpoints` after it, its sellers are told.
+pub(crate) async fn one(State(desk): Shared, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Failure> {
     authenticate(&desk, &headers).await?;
+    if let Some(id) = id.strip_suffix("/endpoints") {
+        let resolved = desk.resolve(id)?;
+        return Ok(Json(endpoints::describe(&desk, &resolved)).into_response());
+    }
     let resolved = desk.resolve(&id)?;
     let offers = desk.book.offers(&resolved.models, now());
-    Ok(Json(describe(&resolved.asked, &resolved.listing, &offers)))
+    Ok(Json(describe(&resolved.asked, &resolved.listing, &offers)).into_response())
 }
 
 /// Models on sale by the name that buys them, and the aliases that stand for one of them.
@@ -77,7 +78,8 @@ fn describe(name: &str, listing: &Listing, offers: &[Arc<Seller>]) -> Model {
     }
 }
 
-fn pricing(price: Price) -> ModelPricing {
+/// Dollars a unit.
+pub(super) fn pricing(price: Price) -> ModelPricing {
     ModelPricing {
         prompt: dollars(NanoDollars(price.input.into())),
         completion: dollars(NanoDollars(price.output.into())),

@@ -76,10 +76,10 @@ pub struct Figures {
     pub answers: usize,
     /// The share of them that went well, between 0 and 1.
     pub uptime: Option<f64>,
-    /// Seconds to the first output: half, nine tenths and 99 of 100 were faster.
-    pub first_output: Option<[f64; 3]>,
-    /// Units of output a second: half, nine tenths and 99 of 100 were faster.
-    pub speed: Option<[f64; 3]>,
+    /// Seconds to the first output: half, 75, 90 and 99 of 100 were faster.
+    pub first_output: Option<[f64; 4]>,
+    /// Units of output a second: half, 75, 90 and 99 of 100 were faster.
+    pub speed: Option<[f64; 4]>,
 }
 
 impl Record {
@@ -186,11 +186,11 @@ impl Record {
     }
 }
 
-fn percentiles(mut values: Vec<f64>) -> Option<[f64; 3]> {
+fn percentiles(mut values: Vec<f64>) -> Option<[f64; 4]> {
     values.sort_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
     let at = |percent: usize| values.get((last * percent).div_ceil(100)).copied();
-    Some([at(50)?, at(90)?, at(99)?])
+    Some([at(50)?, at(75)?, at(90)?, at(99)?])
 }
 
 /// One request in flight; it is counted until this is dropped.
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!((record.first_output(), record.speed()), (Some(1.0), Some(10.0)));
         assert!(record.reliability() < 0.01);
         let figures = record.figures(60_000);
-        assert_eq!((figures.answers, figures.first_output), (101, Some([1.0; 3])));
+        assert_eq!((figures.answers, figures.first_output), (101, Some([1.0; 4])));
         assert!(figures.uptime.unwrap() < 0.01);
     }
 
@@ -270,8 +270,8 @@ mod tests {
             record.answered(Duration::from_millis(tenth * 100), tenth, Duration::from_secs(1));
         }
         let figures = record.figures(60_000);
-        assert_eq!(figures.first_output, Some([5.1, 9.1, 10.0]));
-        assert_eq!(figures.speed, Some([50.0, 10.0, 1.0]));
+        assert_eq!(figures.first_output, Some([5.1, 7.6, 9.1, 10.0]));
+        assert_eq!(figures.speed, Some([50.0, 25.0, 10.0, 1.0]));
         assert_eq!(Record::new(Arc::default()).figures(60_000), Figures::default());
     }
 
