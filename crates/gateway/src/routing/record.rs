@@ -195,11 +195,11 @@ fn percentiles(mut values: Vec<f64>) -> Option<[f64; 4]> {
 
 /// One request in flight; it is counted until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Visit(Arc<Record>);
+pub struct Visit(Arc<Record>);
 
 impl Visit {
     /// Counts a request.
-    pub(crate) fn new(record: &Arc<Record>) -> Self {
+    pub fn new(record: &Arc<Record>) -> Self {
         record.in_flight.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(record))
     }
