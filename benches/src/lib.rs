@@ -15,12 +15,24 @@ use serde_json::{Value, json};
 
 /// Processor time of this process so far, all threads, in nanoseconds.
 pub fn processor_nanos() -> Result<u64> {
+    processor_nanos_of("")
+}
+
+/// As [`processor_nanos`], of the threads whose names begin so.
+pub fn processor_nanos_of(name: &str) -> Result<u64> {
     let mut sum = 0;
     for thread in std::fs::read_dir("/proc/self/task")? {
+        let path = thread?.path();
         // A thread may end while we look.
-        let Ok(text) = std::fs::read_to_string(thread?.path().join("schedstat")) else {
+        let (Ok(text), Ok(comm)) = (
+            std::fs::read_to_string(path.join("schedstat")),
+            std::fs::read_to_string(path.join("comm")),
+        ) else {
             continue;
         };
+        if !comm.starts_with(name) {
+            continue;
+        }
         sum += text
             .split_whitespace()
             .next()

@@ -16,6 +16,7 @@ use rialto_protocol::{
 use rialto_provider::{Config as ProviderConfig, Listing, Metrics, Provider, RedeemPolicy};
 use rialto_settlement::{Chain, DeployOptions, Wallet, deploy};
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use crate::client::Client;
@@ -35,6 +36,8 @@ pub struct Plan {
     pub engine: SimulatedConfig,
     /// When earnings are claimed.
     pub redeem: RedeemPolicy,
+    /// Where the gateway runs, if not with everything else: then its processor time can be told from the others'.
+    pub gateway_runs_on: Option<Handle>,
 }
 
 impl Default for Plan {
@@ -47,6 +50,7 @@ impl Default for Plan {
                 queue: 1_024,
                 ..SimulatedConfig::default()
             },
+            gateway_runs_on: None,
             redeem: RedeemPolicy {
                 min_value: MicroDollars::new(1),
                 max_age: Duration::from_secs(1),
@@ -92,7 +96,8 @@ impl Market {
 
         let buyer = development_key(1)?;
         publisher.mint(buyer.address(), PLAY_MONEY).await?;
-        let node = node(1).await?;
+        let runtime = plan.gateway_runs_on.clone().unwrap_or_else(Handle::current);
+        let node = runtime.spawn(node(1)).await??;
         let ticket = Ticket {
             chain_id: deployment.chain_id,
             rpc_url: devchain.rpc_url(),
@@ -101,7 +106,7 @@ impl Market {
         };
         let path = folder.path().join("gateway.sqlite");
         let api_key = Store::open(&path).await?.create_key("market", None).await?.secret;
-        let gateway = Gateway::start(rialto_gateway::Parts {
+        let parts = rialto_gateway::Parts {
             node,
             wallet: Wallet::new(chain.clone(), buyer),
             session: Arc::new(SigningKey::from_bytes(&[77; 32])?),
@@ -113,8 +118,8 @@ impl Market {
                 channel_deposit: MicroDollars::new(100_000_000),
                 ..GatewayConfig::default()
             },
-        })
-        .await?;
+        };
+        let gateway = runtime.spawn(Gateway::start(parts)).await??;
         let mut market = Self {
             folder,
             devchain,
