@@ -139,6 +139,8 @@ pub(crate) struct GatewayFile {
     pub(crate) channel_deposit: Option<String>,
     /// Who pays the gas of opening and closing channels.
     pub(crate) gas: Gas,
+    /// Sellers of each model in use with which a channel is kept open.
+    pub(crate) standby_channels: Option<usize>,
     /// Names of this gateway's own for models.
     pub(crate) aliases: BTreeMap<String, String>,
     /// What models cost elsewhere.

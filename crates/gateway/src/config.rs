@@ -17,6 +17,8 @@ pub struct Config {
     pub top_up_below: MicroDollars,
     /// Who sends the transactions that open and close channels.
     pub gas: Gas,
+    /// Sellers of each model in use with which a channel is kept open; zero opens them only when they are needed.
+    pub standby_channels: usize,
     /// The highest price that is paid, in nano-dollars a unit.
     pub max_price: Price,
     /// The largest chunk that is paid ahead, in units of output. Providers that ask for more are not used.
@@ -71,6 +73,8 @@ pub struct Timeouts {
     pub browse_ms: u64,
     /// Between two looks at channels that may be due to close.
     pub closing_ms: u64,
+    /// Between two looks at whether enough channels stand by.
+    pub standby_ms: u64,
     /// Between two looks at whether blocks of the chain were replaced.
     pub follow_ms: u64,
     /// A channel unused for this long is closed.
@@ -92,6 +96,7 @@ impl Default for Timeouts {
             browse_ms: 5_000,
             closing_ms: 30_000,
             follow_ms: 5_000,
+            standby_ms: 2_000,
             idle_channel_seconds: 30 * 24 * 3_600,
             idempotency_seconds: 24 * 3_600,
             shutdown_ms: 10_000,
@@ -106,6 +111,7 @@ impl Default for Config {
             max_channel: MicroDollars::new(100_000_000),
             top_up_below: MicroDollars::new(200_000),
             gas: Gas::default(),
+            standby_channels: 2,
             max_price: Price {
                 input: 1_000_000,
                 output: 1_000_000,

@@ -9,6 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Config, Error, Store,
     book::{Book, Resolved, Stakes},
+    buying::Uses,
     http::Bells,
     metrics::Metrics,
     paying::Ledger,
@@ -25,6 +26,8 @@ pub(crate) struct Desk {
     pub(crate) ledger: Arc<Ledger>,
     /// Who was given which prompts.
     pub(crate) prefixes: Prefixes,
+    /// Models in use.
+    pub(crate) uses: Uses,
     pub(crate) metrics: Metrics,
     /// Trades under way; they outlive the connections of their clients.
     pub(crate) tasks: TaskTracker,

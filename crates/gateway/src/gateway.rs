@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Book, Config, Error, Store,
     book::{Stakes, answer_peers, browse},
+    buying::{Uses, stand_by},
     config::ms,
     desk::Desk,
     http::{self, Bells},
@@ -91,6 +92,7 @@ impl Gateway {
             store,
             ledger: Arc::new(ledger),
             prefixes: Prefixes::default(),
+            uses: Uses::default(),
             metrics: Metrics::new(),
             tasks: TaskTracker::new(),
             halt: CancellationToken::new(),
@@ -103,6 +105,7 @@ impl Gateway {
         let tasks = vec![
             tokio::spawn(answer_peers(Arc::clone(&desk), stop.clone())),
             tokio::spawn(browse(Arc::clone(&desk), parts.meeting, stop.clone())),
+            tokio::spawn(stand_by(Arc::clone(&desk), stop.clone())),
             tokio::spawn(sort_book(Arc::clone(&desk), stop.clone())),
             tokio::spawn(keep_house(Arc::clone(&desk), stop.clone())),
         ];

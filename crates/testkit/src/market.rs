@@ -200,6 +200,11 @@ impl Market {
         Client::new(&format!("http://{}/v1", self.gateway.local_addr()), &self.api_key)
     }
 
+    /// The gateway.
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
     /// The chain.
     pub fn chain(&self) -> &Chain {
         &self.chain

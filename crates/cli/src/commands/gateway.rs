@@ -137,6 +137,7 @@ fn config(settings: &Settings, options: &args::Gateway) -> Result<Config> {
         gas: file.gas,
         ..Config::default()
     };
+    config.standby_channels = file.standby_channels.unwrap_or(config.standby_channels);
     if let Some(text) = options.channel_deposit.as_ref().or(file.channel_deposit.as_ref()) {
         config.channel_deposit =
             MicroDollars::from_dollars(text).context("the channel's deposit: dollars, such as 1")?;

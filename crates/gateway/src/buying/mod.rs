@@ -3,6 +3,7 @@
 mod estimate;
 mod pick;
 mod purchase;
+mod standby;
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,6 +11,7 @@ pub(crate) use estimate::{estimate_input, likely_usage, max_input};
 use pick::Picked;
 pub(crate) use purchase::{Bill, Part, Purchase};
 use rialto_protocol::{Address, NanoDollars, RequestId, job::Job};
+pub(crate) use standby::{Uses, stand_by};
 
 use crate::{
     Error,
@@ -53,6 +55,7 @@ struct Begun {
 impl Desk {
     /// Buys an answer: tries one seller after another until one has begun to answer. Dropping the purchase cancels it.
     pub(crate) async fn buy(self: &Arc<Self>, order: Order) -> Result<Purchase, Error> {
+        self.uses.note(&order, likely_usage(&order.job));
         let mut tried = Vec::new();
         let begun = self.begin(&order, &mut tried).await?;
         Ok(Purchase::new(Arc::clone(self), order, tried, begun))

@@ -116,6 +116,7 @@ impl World {
             trusted_providers: self.sellers.iter().map(|seller| seller.key.address()).collect(),
             // The chain does not answer: no top-up is tried.
             top_up_below: MicroDollars::ZERO,
+            standby_channels: 0,
             max_body_bytes: 64 << 10,
             ..Config::default()
         };
