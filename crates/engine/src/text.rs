@@ -1,5 +1,7 @@
 //! From the bytes of tokens to text that may be shown: whole characters only, and nothing of a stop text.
 
+use crate::Error;
+
 /// Turns the bytes of one token after another into text.
 ///
 /// A character cut between tokens waits for its rest. Text that may be the beginning of a stop text waits until it is
@@ -30,6 +32,20 @@ impl TextStream {
             bytes: Vec::new(),
             held: String::new(),
         }
+    }
+
+    /// A stream after these bytes, of which this text was shown elsewhere. Fails with a bad `so_far` where it would not have
+    /// been, and where the answer has ended.
+    pub(crate) fn after(stops: Vec<String>, said: &[u8], shown: &str) -> Result<Self, Error> {
+        let mut stream = Self::new(stops);
+        let added = stream.push(said);
+        if added.stopped {
+            return Err(Error::bad("so_far", "has a text in it that ends the answer"));
+        }
+        if added.text != shown {
+            return Err(Error::bad("so_far", "is no text that an answer breaks off with"));
+        }
+        Ok(stream)
     }
 
     /// Adds a token's bytes.

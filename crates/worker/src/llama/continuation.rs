@@ -9,7 +9,7 @@
 //! has called a tool, after which nothing can be checked by its text.
 
 use llama_cpp_2::token::LlamaToken;
-use rialto_engine::Error;
+use rialto_engine::{Error, is_told};
 use rialto_protocol::job::SoFar;
 
 use super::{
@@ -47,7 +47,7 @@ pub(super) fn follow(model: &Model, asked: &mut Asked) -> Result<(), Error> {
 
 /// The tokens that came: as they were told, or those of the text where they were not.
 fn tokens(model: &Model, so_far: &SoFar) -> Result<Vec<LlamaToken>, Error> {
-    if so_far.ids.is_empty() {
+    if !is_told(so_far) {
         return of_text(model, &so_far.text);
     }
     let vocabulary = model.llama.vocab();
