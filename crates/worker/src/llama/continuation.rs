@@ -28,8 +28,10 @@ pub(super) fn follow(model: &Model, asked: &mut Asked) -> Result<(), Error> {
         return Ok(());
     }
     let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
-    // Its length first: nothing else is looked at of what does not fit.
-    model.check_tokens(count(asked.prompt.len()).saturating_add(count(asked.generation.so_far.ids.len())))?;
+    if is_told(&asked.generation.so_far) {
+        // Its length first: nothing else is looked at of what does not fit.
+        model.check_tokens(count(asked.prompt.len()).saturating_add(count(asked.generation.so_far.ids.len())))?;
+    }
     let tokens = tokens(model, &asked.generation.so_far)?;
     model.check_tokens(count(asked.prompt.len()).saturating_add(count(tokens.len())))?;
     let ids: Result<Vec<u32>, _> = tokens.iter().map(|token| u32::try_from(token.0)).collect();
