@@ -6,7 +6,7 @@ use std::fmt;
 use async_trait::async_trait;
 use rialto_protocol::{
     fingerprint::Fingerprint,
-    job::Job,
+    job::{Job, SoFar},
     output::{FinishReason, Output},
 };
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,9 @@ pub trait Engine: Send + Sync {
 
     /// Checks a job against the model, tokenises and counts. No heavy work, and nothing is reserved.
     ///
-    /// Fails with [`Error::BadRequest`] or [`Error::ContextExceeded`] for what no engine with this model could serve.
+    /// Fails with [`Error::BadRequest`] or [`Error::ContextExceeded`] for what no engine with this model could serve. An
+    /// answer that another seller began goes on after what came of it, and everything counts from there: grants, marks,
+    /// `max_tokens`. What cannot be gone on with is a bad request whose field is `so_far`; another engine may be able to.
     async fn prepare(&self, job: Job, scope: Scope) -> Result<Box<dyn Prepared>, Error>;
 
     /// Reads a job and the token ids of a claimed answer in one pass, and says how likely each token was and how far it
@@ -45,6 +47,14 @@ pub trait Engine: Send + Sync {
         let _ = (job, answer);
         Err(Error::bad("model", "this engine cannot repeat an answer"))
     }
+}
+
+/// The bit of an id that stands for a token whose own id is not known. No vocabulary has so many tokens.
+pub(crate) const PSEUDO: u32 = 1 << 31;
+
+/// Whether the tokens that came of an answer are known. Where they are not, it goes on after its text.
+pub fn is_told(so_far: &SoFar) -> bool {
+    !so_far.ids.is_empty() && so_far.ids.iter().all(|id| id & PSEUDO == 0)
 }
 
 /// Whose prompts may speed up each other's: a prompt that begins like an earlier one of the same scope is read from

@@ -18,7 +18,7 @@ mod simulated;
 mod text;
 mod upstream;
 
-pub use engine::{Answer, Ending, Engine, EngineInfo, Piece, Prepared, Replay, Scope};
+pub use engine::{Answer, Ending, Engine, EngineInfo, Piece, Prepared, Replay, Scope, is_told};
 pub use error::{ArtifactFault, Error, Fault, ONNXRUNTIME_HELP};
 pub use options::{LoadOptions, Mode};
 pub use sandbox::{Sandboxed, load, worker_program};

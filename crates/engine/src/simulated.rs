@@ -20,6 +20,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     Answer, Ending, Engine, EngineInfo, Error, Piece, Prepared, Scope, TextStream,
+    engine::is_told,
     places::{Places, Sender},
 };
 
@@ -151,7 +152,8 @@ impl Engine for SimulatedEngine {
 
     async fn prepare(&self, job: Job, _scope: Scope) -> Result<Box<dyn Prepared>, Error> {
         job.check()?;
-        let (input, output) = match &job {
+        let limit = self.shared.config.context;
+        let (mut input, output) = match &job {
             Job::Chat { messages, .. } => {
                 let words = messages.iter().map(|message| words(&message.content) + 1).sum::<u64>();
                 (words, Some(job.max_output()))
@@ -160,9 +162,18 @@ impl Engine for SimulatedEngine {
             Job::Embedding { inputs } => (inputs.iter().map(|text| words(text).max(1)).sum(), None),
             Job::Predict { inputs, .. } => (inputs.first().map_or(0, Tensor::rows), None),
         };
-        let limit = self.shared.config.context;
+        let generation = match &job {
+            Job::Chat { generation, .. } | Job::Completion { generation, .. } => Some(generation),
+            Job::Embedding { .. } | Job::Predict { .. } => None,
+        };
+        if let Some(generation) = generation {
+            input = input.saturating_add(begun(generation));
+        }
         if output.is_some() && input >= limit {
             return Err(Error::ContextExceeded { prompt: input, limit });
+        }
+        if let Some(generation) = generation {
+            go_on(generation, &key(&job, generation))?;
         }
         let output = output.map_or(0, |wanted| wanted.min(limit.saturating_sub(input)));
         let shared = self.shared.clone();
@@ -224,30 +235,34 @@ impl SimulatedJob {
         mut grant: watch::Receiver<u64>,
         sender: &Sender,
     ) -> Result<FinishReason, Error> {
-        let mut text = TextStream::new(generation.stop.clone());
-        let natural_end = self.shared.config.answer_tokens.unwrap_or(u64::MAX);
-        let key = keccak256(&[&generation.seed.to_le_bytes(), prompt(&self.job)]);
+        let key = key(&self.job, generation);
+        let mut text = go_on(generation, &key)?;
+        let begun = begun(generation);
+        let left = self
+            .shared
+            .config
+            .answer_tokens
+            .unwrap_or(u64::MAX)
+            .saturating_sub(begun);
         let mut due = Instant::now();
-        for position in 0..self.output.min(natural_end) {
-            if grant.wait_for(|paid| *paid > position).await.is_err() {
+        for place in 0..self.output.min(left) {
+            if grant.wait_for(|paid| *paid > place).await.is_err() {
                 return flush(&mut text, sender, FinishReason::Cancelled).await;
             }
-            if position >= self.shared.fail_after.load(Ordering::Relaxed) {
+            if place >= self.shared.fail_after.load(Ordering::Relaxed) {
                 return Err(Error::Failed("told to fail".to_owned()));
             }
-            self.pace(&mut due, position).await;
-            let (id, word) = word(&key, position);
+            self.pace(&mut due, place).await;
+            let (id, said) = token(&key, begun.saturating_add(place));
             self.shared.generated.fetch_add(1, Ordering::Relaxed);
-            let space = if position == 0 { "" } else { " " };
-            let added = text.push(format!("{space}{word}").as_bytes());
+            let added = text.push(said.as_bytes());
             let (text, ids, logprobs) = (added.text, vec![id], vec![]);
             pass_on(sender, Output::Tokens { text, ids, logprobs }).await;
             if added.stopped {
                 return Ok(FinishReason::Stop);
             }
         }
-        let ended = natural_end <= self.output;
-        let reason = if ended {
+        let reason = if left <= self.output {
             FinishReason::Stop
         } else {
             FinishReason::Length
@@ -256,16 +271,16 @@ impl SimulatedJob {
     }
 
     /// Waits for the time of the next token. Time spent waiting for a grant is not caught up.
-    async fn pace(&self, due: &mut Instant, position: u64) {
+    async fn pace(&self, due: &mut Instant, place: u64) {
         let interval = self.shared.config.token_interval;
         if interval.is_zero() {
-            if position % 32 == 31 {
+            if place % 32 == 31 {
                 // Without a pace, other tasks must still get their turn.
                 tokio::task::yield_now().await;
             }
             return;
         }
-        if position > 0 {
+        if place > 0 {
             *due = (*due + interval).max(Instant::now());
             tokio::time::sleep_until(*due).await;
         }
@@ -298,11 +313,39 @@ fn prompt(job: &Job) -> &[u8] {
     }
 }
 
-fn word(key: &[u8; 32], position: u64) -> (u32, &'static str) {
+/// What an answer follows from.
+fn key(job: &Job, generation: &Generation) -> [u8; 32] {
+    keccak256(&[&generation.seed.to_le_bytes(), prompt(job)])
+}
+
+/// Tokens of an answer that another seller has given.
+fn begun(generation: &Generation) -> u64 {
+    let so_far = &generation.so_far;
+    match is_told(so_far) {
+        true => u64::try_from(so_far.ids.len()).unwrap_or(u64::MAX),
+        false => words(&so_far.text),
+    }
+}
+
+/// The text of an answer at the place where it goes on: its beginning, or what another seller has given, if that is how
+/// this answer begins.
+fn go_on(generation: &Generation, key: &[u8; 32]) -> Result<TextStream, Error> {
+    let so_far = &generation.so_far;
+    let tokens = (0..begun(generation)).map(|position| token(key, position));
+    let (ids, said): (Vec<u32>, String) = tokens.unzip();
+    if is_told(so_far) && ids != so_far.ids {
+        return Err(Error::bad("so_far", "has other tokens than this answer"));
+    }
+    TextStream::after(generation.stop.clone(), said.as_bytes(), &so_far.text)
+}
+
+/// The token at a place of an answer, and what it says.
+fn token(key: &[u8; 32], position: u64) -> (u32, String) {
     let [first, ..] = keccak256(&[key, &position.to_le_bytes()]);
     let id = u32::from(first) % 32;
     let word = usize::try_from(id).ok().and_then(|id| WORDS.get(id));
-    (id, word.copied().unwrap_or_default())
+    let space = if position == 0 { "" } else { " " };
+    (id, format!("{space}{}", word.copied().unwrap_or_default()))
 }
 
 /// Eight numbers between -1 and 1 that depend on the text only.

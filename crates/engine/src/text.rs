@@ -1,5 +1,7 @@
 //! From the bytes of tokens to text that may be shown: whole characters only, and nothing of a stop text.
 
+use crate::Error;
+
 /// Turns the bytes of one token after another into text.
 ///
 /// A character cut between tokens waits for its rest. Text that may be the beginning of a stop text waits until it is
@@ -30,6 +32,20 @@ impl TextStream {
             bytes: Vec::new(),
             held: String::new(),
         }
+    }
+
+    /// A stream after these bytes, of which this text was shown elsewhere. Fails with a bad `so_far` where it would not have
+    /// been, and where the answer has ended.
+    pub(crate) fn after(stops: Vec<String>, said: &[u8], shown: &str) -> Result<Self, Error> {
+        let mut stream = Self::new(stops);
+        let added = stream.push(said);
+        if added.stopped {
+            return Err(Error::bad("so_far", "has a text in it that ends the answer"));
+        }
+        if added.text != shown {
+            return Err(Error::bad("so_far", "is no text that an answer breaks off with"));
+        }
+        Ok(stream)
     }
 
     /// Adds a token's bytes.
@@ -103,6 +119,8 @@ fn may_become_character(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn run(stops: &[&str], tokens: &[&[u8]]) -> (String, bool) {
@@ -167,5 +185,31 @@ mod tests {
         let mut stream = TextStream::new(vec!["nightly".into()]);
         assert_eq!(stream.push(b"good nig").text, "good ");
         assert_eq!(stream.push(b"ht!").text, "night!");
+    }
+
+    proptest! {
+        #[test]
+        fn what_shows_and_what_waits_depend_on_the_bytes_and_not_on_where_they_are_cut(
+            bytes in prop::collection::vec(prop_oneof![Just(b'a'), Just(b'b'), any::<u8>(), 0x80u8..0xC0, 0xE0u8..0xF4], 0..40),
+            stops in prop::collection::vec("[abé]{1,4}", 0..3),
+            width in 1usize..5,
+        ) {
+            let (mut whole, mut parts) = (TextStream::new(stops.clone()), TextStream::new(stops));
+            let at_once = whole.push(&bytes);
+            let (mut text, mut stopped) = (String::new(), false);
+            for part in bytes.chunks(width) {
+                let added = parts.push(part);
+                text.push_str(&added.text);
+                stopped |= added.stopped;
+                if stopped {
+                    break;
+                }
+            }
+            prop_assert_eq!(at_once.stopped, stopped);
+            if !stopped {
+                prop_assert_eq!(at_once.text, text);
+                prop_assert_eq!((whole.held, whole.bytes), (parts.held, parts.bytes));
+            }
+        }
     }
 }

@@ -6,7 +6,10 @@ mod support;
 use std::time::Duration;
 
 use rialto_engine::{Engine, Error, Scope, SimulatedConfig, SimulatedEngine};
-use rialto_protocol::output::FinishReason;
+use rialto_protocol::{
+    job::{Job, SoFar},
+    output::FinishReason,
+};
 use support::{Told, completion, greedy, read, run};
 use tokio::{sync::watch, time::Instant};
 
@@ -59,6 +62,75 @@ async fn the_same_job_gives_the_same_answer() {
     generation.stop = vec!["e".into()];
     let stopped = run(&engine, completion("to be", generation)).await.unwrap();
     assert!(!stopped.text.contains('e') && stopped.finish == Some(FinishReason::Stop));
+}
+
+#[tokio::test]
+async fn an_answer_goes_on_wherever_it_broke_off() {
+    let engine = engine(|config| (config.answer_tokens, config.context) = (Some(20), 30));
+    let job = |so_far: SoFar, max_tokens| {
+        let mut generation = greedy(max_tokens);
+        generation.stop = vec!["never, never".into(), "the world's".into()];
+        generation.so_far = so_far;
+        completion("to be", generation)
+    };
+    for max_tokens in [12, 50] {
+        let whole = run(&engine, job(SoFar::default(), max_tokens)).await.unwrap();
+        let mut so_far = SoFar::default();
+        let prepared = engine.prepare(job(SoFar::default(), max_tokens), Scope::Alone).await;
+        let (_grant, paid) = watch::channel(u64::MAX);
+        let mut answer = prepared.unwrap().start(paid);
+        for count in 1..whole.ids.len() {
+            let mut told = Told::default();
+            told.add(answer.pieces.recv().await.unwrap().unwrap());
+            so_far.ids.extend(told.ids);
+            so_far.text.push_str(&told.text);
+            let job = job(so_far.clone(), max_tokens - count as u64);
+            let prepared = engine.prepare(job.clone(), Scope::Alone).await.unwrap();
+            assert_eq!(prepared.input_units(), 2 + count as u64);
+            let rest = run(&engine, job).await.unwrap();
+            assert_eq!(rest.ids, whole.ids[count..]);
+            assert_eq!(so_far.text.clone() + &rest.text, whole.text);
+            assert_eq!(rest.finish, whole.finish);
+        }
+    }
+    // Of a seller that knows no ids there is only text.
+    let whole = run(&engine, job(SoFar::default(), 12)).await.unwrap();
+    let text: String = whole.text.split_inclusive(' ').take(3).collect();
+    for ids in [vec![], vec![u32::MAX; 3]] {
+        let text = text.trim_end().to_owned();
+        let request = Default::default();
+        let rest = run(&engine, job(SoFar { ids, text, request }, 9)).await.unwrap();
+        assert_eq!(rest.ids, whole.ids[3..]);
+    }
+    let refused = async |job: Job| engine.prepare(job, Scope::Alone).await.err().unwrap();
+    for (ids, text) in [
+        (vec![77], "all"),
+        (whole.ids[..2].to_vec(), "x"),
+        (vec![], "the world's end"),
+    ] {
+        let request = Default::default();
+        let error = refused(job(
+            SoFar {
+                ids,
+                text: text.into(),
+                request,
+            },
+            9,
+        ))
+        .await;
+        assert!(
+            matches!(&error, Error::BadRequest(bad) if bad.field == "so_far"),
+            "{error}"
+        );
+    }
+    let so_far = SoFar {
+        ids: vec![1; 28],
+        ..SoFar::default()
+    };
+    assert_eq!(
+        refused(job(so_far, 9)).await,
+        Error::ContextExceeded { prompt: 30, limit: 30 }
+    );
 }
 
 #[tokio::test]

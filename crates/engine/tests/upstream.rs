@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "upstream/continuation.rs"]
+mod continuation;
 #[path = "upstream/counts.rs"]
 mod counts;
 #[path = "upstream/grants.rs"]

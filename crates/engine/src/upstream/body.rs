@@ -5,7 +5,7 @@
 use rialto_protocol::job::{AnswerFormat, Generation, Job, MAX_TOP_LOGPROBS, Message, Tool, ToolChoice, Tools};
 use serde_json::{Map, Value, json};
 
-use super::config::Kind;
+use super::{config::Kind, continuation};
 use crate::Error;
 
 /// Alternatives of a token that a fingerprint needs.
@@ -47,6 +47,9 @@ pub(super) fn ask(manner: Manner<'_>, job: &Job, most: u64, salt: &str) -> Resul
     };
     body.extend(fields(json!({ "model": manner.model, "max_tokens": most })));
     body.extend(sampling(manner.kind, generation));
+    if chat {
+        body.extend(continuation::fields(manner.kind, generation));
+    }
     body.extend(streaming(manner.kind, salt));
     body.extend(format(manner.kind, chat, &generation.format)?);
     let calls = matches!(job, Job::Chat { tools, .. } if !tools.offered.is_empty());

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::call::{Trouble, message};
+use crate::engine::PSEUDO;
 
 /// Most tokens that one event may tell of.
 const MAX_TOKENS: usize = 4_096;
@@ -83,7 +84,7 @@ impl Token {
 /// ids have. Who knows the vocabulary can check it.
 pub(super) fn pseudo_id(bytes: &[u8]) -> u32 {
     let [a, b, c, d, ..] = keccak256(&[b"rialto pseudo id", bytes]);
-    u32::from_le_bytes([a, b, c, d]) | 1 << 31
+    u32::from_le_bytes([a, b, c, d]) | PSEUDO
 }
 
 #[derive(Deserialize)]

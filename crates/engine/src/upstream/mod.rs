@@ -15,6 +15,9 @@
 //! **Ids.** `Output::Tokens` has an id for each unit. Where the server tells none, it is a pseudo id: the hash of the token's
 //! bytes, or of the text that came at once, with the highest bit set.
 //!
+//! **Answers that another seller began.** A server takes no part of an answer, so they go on after their text, as a longer
+//! prompt; what a seed would have chosen is not kept. See [`continuation`].
+//!
 //! **Grants.** While nothing more is paid for, nothing is read from the server, whose own buffers end its work sooner or
 //! later; dropping the answer drops the connection, which cancels the work. A seller that pays for its server by the token
 //! risks at most what one request asks for.
@@ -22,6 +25,7 @@
 mod body;
 mod call;
 mod config;
+mod continuation;
 mod count;
 mod delta;
 mod events;
@@ -246,7 +250,10 @@ impl Engine for UpstreamEngine {
         let shared = self.shared.clone();
         shared.check(&job)?;
         shared.health.ready()?;
-        let input = tokens::count(&shared, &job).await?;
+        let most_input = job.max_input();
+        let job = continuation::go_on(&shared, job).await?;
+        let input = tokens::count(&shared, &job, most_input).await;
+        let input = input.map_err(|error| continuation::refusal(&job, error))?;
         let (prompt, limit) = (input.units, shared.limit);
         let mut most = job.max_output();
         if most > 0 && limit > 0 {

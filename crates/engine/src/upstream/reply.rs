@@ -13,6 +13,7 @@ use super::{
     Shared,
     body::Ask,
     call::Trouble,
+    continuation,
     delta::{self, Delta},
     events::Events,
     tokens::Input,
@@ -111,7 +112,7 @@ impl Reply {
             };
         }
         self.shared.met(&trouble);
-        trouble.into()
+        continuation::refusal(&self.job, trouble.into())
     }
 }
 

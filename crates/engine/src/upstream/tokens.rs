@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use rialto_protocol::job::{Job, Message, Tool, ToolCall};
+use rialto_protocol::job::{Job, Message, Tool, ToolCall, Tools};
 use serde_json::{Value, json};
 
 use super::{
     Shared, body,
     call::{Server, Trouble},
     config::Kind,
+    continuation,
     count::Suspicion,
 };
 use crate::Error;
@@ -37,8 +38,8 @@ pub(super) struct Input {
     pub(super) exact: bool,
 }
 
-/// Counts a job's input. A count that is impossible is the server's fault.
-pub(super) async fn count(shared: &Shared, job: &Job) -> Result<Input, Error> {
+/// Counts a job's input. A count above `most`, which is impossible, is the server's fault.
+pub(super) async fn count(shared: &Shared, job: &Job, most: u64) -> Result<Input, Error> {
     let bytes = bytes(job);
     let limit = shared.limit;
     if limit > 0 && bytes / MOST_BYTES_PER_TOKEN >= limit {
@@ -50,19 +51,21 @@ pub(super) async fn count(shared: &Shared, job: &Job) -> Result<Input, Error> {
     let (server, model) = (&shared.server, shared.config.model.as_str());
     let counted = match (shared.kind, job) {
         (Kind::LlamaCpp, Job::Chat { messages, tools, .. }) => {
-            let conversation = Value::Object(body::conversation(messages, tools)?);
-            let prompt = shared.noted(
-                server
-                    .post("/apply-template", &conversation, MAX_ANSWER, PATIENCE)
-                    .await,
-            )?;
-            let prompt = prompt.get("prompt").and_then(Value::as_str).unwrap_or_default();
+            let prompt = rendered(shared, messages, tools).await?;
             Some(llama_cpp(server, &json!(prompt), true).await)
         }
         (Kind::LlamaCpp, Job::Completion { prompt, .. }) => Some(llama_cpp(server, &json!(prompt), true).await),
         (Kind::LlamaCpp, Job::Embedding { inputs }) => Some(llama_cpp_all(server, inputs).await),
-        (Kind::Vllm, Job::Chat { messages, tools, .. }) => {
+        (
+            Kind::Vllm,
+            Job::Chat {
+                messages,
+                tools,
+                generation,
+            },
+        ) => {
             let mut conversation = body::conversation(messages, tools)?;
+            conversation.extend(continuation::fields(shared.kind, generation));
             conversation.insert("model".into(), model.into());
             Some(vllm(server, &Value::Object(conversation)).await)
         }
@@ -77,13 +80,23 @@ pub(super) async fn count(shared: &Shared, job: &Job) -> Result<Input, Error> {
         return Ok(Input { units, exact: false });
     };
     let units = shared.noted(counted)?.max(1);
-    if units > job.max_input() {
+    if units > most {
         shared.suspect(Suspicion::Odd, "its tokenizer counts more tokens than there can be");
         return Err(Error::Failed(
             "the model's server counts more tokens than there can be".into(),
         ));
     }
     Ok(Input { units, exact: true })
+}
+
+/// The text that llama.cpp's server makes of a conversation, up to where the assistant answers.
+pub(super) async fn rendered(shared: &Shared, messages: &[Message], tools: &Tools) -> Result<String, Error> {
+    let conversation = Value::Object(body::conversation(messages, tools)?);
+    let path = "/apply-template";
+    let answer = shared.server.post(path, &conversation, MAX_ANSWER, PATIENCE).await;
+    let answer = shared.noted(answer)?;
+    let prompt = answer.get("prompt").and_then(Value::as_str);
+    Ok(prompt.unwrap_or_default().to_owned())
 }
 
 async fn llama_cpp(server: &Server, content: &Value, special: bool) -> Result<u64, Trouble> {

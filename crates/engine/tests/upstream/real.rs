@@ -10,7 +10,7 @@ use std::{
 use rialto_engine::{Answer, Engine, Piece, Scope, Suspicions, UpstreamConfig, UpstreamEngine, UpstreamKind};
 use rialto_protocol::{
     fingerprint::Fingerprint,
-    job::{AnswerFormat, Generation, Job, Message, Tool, ToolChoice, Tools},
+    job::{AnswerFormat, Generation, Job, Message, SoFar, Tool, ToolChoice, Tools},
     manifest::TaskKind,
     output::{FinishReason, Output},
 };
@@ -237,6 +237,65 @@ async fn a_real_server_obeys_schemas_tools_stops_and_limits() {
     let refused = engine.prepare(long, Scope::Alone).await.err().unwrap();
     assert!(refused.to_string().contains("512"), "{refused}");
     assert_eq!(engine.suspicions().output, 0);
+}
+
+#[tokio::test]
+async fn a_real_server_goes_on_with_an_answer_that_another_began() {
+    let Some(program) = program() else { return };
+    let server = RealServer::start(&program, &["--jinja"]);
+    let engine = server.connect(server.config()).await;
+    for job in [completion("KING RICHARD III:\n", greedy(48)), chat(greedy(48))] {
+        let prepared = engine.prepare(job.clone(), Scope::Alone).await.unwrap();
+        let input = prepared.input_units();
+        let (_grant, paid) = watch::channel(u64::MAX);
+        let mut answer = prepared.start(paid);
+        let (mut whole, mut cuts) = (Told::default(), vec![]);
+        while let Some(piece) = answer.pieces.recv().await {
+            cuts.push((whole.ids.clone(), whole.text.clone()));
+            whole.add(piece.unwrap());
+        }
+        let (mut same, mut all) = (0, 0);
+        for (ids, text) in cuts
+            .into_iter()
+            .filter(|(ids, text)| ids.len() < 48 && !text.is_empty())
+        {
+            let rest = goes_on(&engine, &job, &ids, &text).await;
+            // Where the text is cut into other tokens than it came in, other text may follow.
+            if rest.input == input + ids.len() as u64 {
+                all += 1;
+                same += u32::from(text + &rest.told.text == whole.text);
+            }
+        }
+        // The last bits of what the model computes depend on how much of it is computed at once.
+        assert!(all >= 5 && same * 10 >= all * 9, "{same} of {all} are the same");
+    }
+    // The server's counts of these prompts and answers were compared too.
+    assert_eq!(engine.suspicions(), Suspicions::default());
+}
+
+/// What follows after a part of an answer.
+struct Rest {
+    input: u64,
+    told: Told,
+}
+
+async fn goes_on(engine: &UpstreamEngine, job: &Job, ids: &[u32], text: &str) -> Rest {
+    let mut job = job.clone();
+    let (Job::Chat { generation, .. } | Job::Completion { generation, .. }) = &mut job else {
+        panic!("a generation")
+    };
+    generation.max_tokens -= ids.len() as u64;
+    generation.so_far = SoFar {
+        ids: ids.to_vec(),
+        text: text.into(),
+        ..SoFar::default()
+    };
+    let left = generation.max_tokens;
+    let input = engine.prepare(job.clone(), Scope::Alone).await.unwrap().input_units();
+    assert!(input <= job.max_input());
+    let told = run(engine, job).await.unwrap();
+    assert!(told.ids.len() as u64 <= left, "{told:?}");
+    Rest { input, told }
 }
 
 #[tokio::test]

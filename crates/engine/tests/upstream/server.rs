@@ -97,6 +97,12 @@ impl OddServer {
         asked.iter().filter(|one| one.path == path).skip(1).cloned().collect()
     }
 
+    /// What was asked last at this path.
+    pub(crate) fn last(&self, path: &str) -> Asked {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().rfind(|one| one.path == path).unwrap().clone()
+    }
+
     /// Waits until a reader went away in the middle.
     pub(crate) async fn cut_off(&self) {
         let mut broken = self.broken.clone();

@@ -91,6 +91,11 @@ impl Grammar {
         mask.map(Mask).map_err(|error| Error::Failed(short(&error.to_string())))
     }
 
+    /// Goes on past a token that came from elsewhere. Says whether the form allows it there.
+    pub(super) fn follow(&mut self, token: u32) -> bool {
+        !self.matcher.is_stopped() && self.matcher.consume_token(token).is_ok()
+    }
+
     /// Goes on past a token that the mask allowed.
     pub(super) fn accept(&mut self, token: u32) -> Result<(), Error> {
         if self.matcher.is_stopped() {

@@ -3,7 +3,9 @@
 //! A model has one thread that owns its context; requests reach it through a bounded queue. Counting tokens happens
 //! on the caller's side, because the vocabulary can be read from every thread.
 
+mod asked;
 mod chat;
+mod continuation;
 mod embed;
 mod exact;
 mod generate;
@@ -24,19 +26,17 @@ use std::{
 use async_trait::async_trait;
 use llama_cpp_2::token::LlamaToken;
 use rialto_protocol::{
-    job::{AnswerFormat, Generation, Job, ToolChoice, Tools},
+    job::{AnswerFormat, Generation, Job},
     manifest::{Manifest, TaskKind},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use llguidance::api::TopLevelGrammar;
 use rialto_engine::{Answer, Engine, EngineInfo, Error, LoadOptions, Mode, Prepared, Replay, Scope};
 
 use crate::steps::Steps;
+use asked::Asked;
 use generate::{Counters, Settings};
-use grammar::Grammar;
 use model::Model;
-use tools::{Reader, Style};
 
 /// Bytes of text above which tokens are counted on a thread that may block.
 const LONG_TEXT: usize = 16 << 10;
@@ -218,7 +218,10 @@ impl Engine for LlamaEngine {
 
 /// Whether a job is prepared quickly: little text, and no form to work out.
 fn is_short(job: &Job) -> bool {
-    let free = |generation: &Generation| generation.format == AnswerFormat::Text;
+    let free = |generation: &Generation| {
+        let so_far = &generation.so_far;
+        generation.format == AnswerFormat::Text && so_far.ids.len().max(so_far.text.len()) <= LONG_TEXT
+    };
     let bytes = match job {
         Job::Chat {
             messages,
@@ -244,98 +247,6 @@ fn prepare(model: &Model, queue: Queue, job: Job, scope: Scope) -> Result<Box<dy
             Ok(Box::new(PreparedGeneration { queue, asked, scope }))
         }
     }
-}
-
-/// What a generation was asked for, in tokens.
-struct Asked {
-    prompt: Vec<LlamaToken>,
-    generation: Generation,
-    /// Most tokens that both the request and the context allow.
-    max_output: u64,
-    grammar: Option<Grammar>,
-    calls: Option<Reader>,
-}
-
-impl Asked {
-    fn of(model: &Model, job: Job) -> Result<Self, Error> {
-        match job {
-            Job::Chat {
-                messages,
-                tools,
-                generation,
-            } => {
-                let template = model.template();
-                let template =
-                    template.ok_or_else(|| Error::bad("model", "this model continues texts, it does not chat"))?;
-                model.check_bytes(messages.iter().map(|message| message.content.len()).sum())?;
-                let style = style(model, &tools)?;
-                let shown = style.map_or(&[][..], |_| tools.offered.as_slice());
-                let prompt = model.tokenize_parts(&template.render(&messages, shown)?);
-                let form = style.map(|style| style.form(&tools, &|text| model.is_control(text)));
-                let form = form.transpose()?.flatten().map(|form| model.grammar(form, "tools"));
-                let mut asked = Self::new(model, prompt, generation, "messages")?;
-                if let Some(form) = form {
-                    asked.grammar = Some(form?);
-                }
-                asked.calls = style.map(Reader::new);
-                Ok(asked)
-            }
-            Job::Completion { prompt, generation } => {
-                model.check_bytes(prompt.len())?;
-                let prompt = model.tokenize(&prompt);
-                Self::new(model, prompt, generation, "prompt")
-            }
-            Job::Embedding { .. } | Job::Predict { .. } => Err(Error::bad("model", "this model generates text")),
-        }
-    }
-
-    fn new(model: &Model, prompt: Vec<LlamaToken>, generation: Generation, field: &'static str) -> Result<Self, Error> {
-        if prompt.is_empty() {
-            return Err(Error::bad(field, "is empty"));
-        }
-        let count = u64::try_from(prompt.len()).unwrap_or(u64::MAX);
-        model.check_tokens(count)?;
-        let max_output = generation.max_tokens.min(u64::from(model.limit).saturating_sub(count));
-        let form = match &generation.format {
-            AnswerFormat::Text => None,
-            AnswerFormat::JsonObject => Some(serde_json::json!({ "type": "object" })),
-            AnswerFormat::JsonSchema(schema) => {
-                Some(serde_json::from_str(schema).map_err(|error| Error::bad("response_format", error.to_string()))?)
-            }
-        };
-        let form = form.map(|schema| TopLevelGrammar::from_json_schema(grammar::without_idle_space(schema)));
-        let grammar = form.map(|form| model.grammar(form, "response_format")).transpose()?;
-        Ok(Self {
-            prompt,
-            generation,
-            max_output,
-            grammar,
-            calls: None,
-        })
-    }
-
-    /// Checks a claimed answer to this: tokens of the vocabulary, and no more than the context holds.
-    fn with_answer(self, model: &Model, answer: &[u32]) -> Result<(Self, Vec<LlamaToken>), Error> {
-        let vocabulary = model.llama.n_vocab();
-        let token = |id: &u32| i32::try_from(*id).ok().filter(|id| *id < vocabulary).map(LlamaToken);
-        let tokens: Option<Vec<LlamaToken>> = answer.iter().map(token).collect();
-        let tokens = tokens.filter(|tokens| !tokens.is_empty());
-        let tokens = tokens.ok_or_else(|| Error::bad("answer", "is empty, or has a token that the model lacks"))?;
-        let count = self.prompt.len().saturating_add(tokens.len()).saturating_sub(1);
-        model.check_tokens(u64::try_from(count).unwrap_or(u64::MAX))?;
-        Ok((self, tokens))
-    }
-}
-
-/// How the model writes calls, when tools are offered and may be called.
-fn style(model: &Model, tools: &Tools) -> Result<Option<Style>, Error> {
-    if tools.offered.is_empty() || tools.choice == ToolChoice::Never {
-        return Ok(None);
-    }
-    let style = model.style();
-    style
-        .map(Some)
-        .ok_or_else(|| Error::bad("tools", "this model's chat template knows no tools"))
 }
 
 fn prepare_embedding(
@@ -380,6 +291,7 @@ impl Prepared for PreparedGeneration {
             max_output: self.asked.max_output,
             scope: self.scope,
             grammar: self.asked.grammar,
+            text: self.asked.text,
             calls: self.asked.calls,
             grant,
             pieces: sender.clone(),

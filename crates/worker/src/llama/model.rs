@@ -157,6 +157,17 @@ impl Model {
         self.llama.vocab().tokenize(text.as_bytes(), true, false)
     }
 
+    /// Tokens of a text that goes on after other tokens.
+    pub(super) fn tokenize_rest(&self, text: &str) -> Vec<LlamaToken> {
+        self.llama.vocab().tokenize(text.as_bytes(), false, false)
+    }
+
+    /// A token of the vocabulary by its id; `None` when there is no such token.
+    pub(super) fn token(&self, id: u32) -> Option<LlamaToken> {
+        let id = i32::try_from(id).ok();
+        id.filter(|id| *id < self.llama.n_vocab()).map(LlamaToken)
+    }
+
     /// Tokens of a rendered conversation. A template that prints the beginning token itself does not get a second.
     pub(super) fn tokenize_parts(&self, parts: &[Part]) -> Vec<LlamaToken> {
         let vocabulary = self.llama.vocab();

@@ -37,6 +37,8 @@ pub(super) struct Request {
     pub(super) scope: Scope,
     /// The form that the answer has to have.
     pub(super) grammar: Option<Grammar>,
+    /// Turns tokens into text.
+    pub(super) text: TextStream,
     /// Finds calls of tools, where some were offered.
     pub(super) calls: Option<Reader>,
     /// Units of output that are paid for.
@@ -60,7 +62,8 @@ pub(super) struct Sequence {
     /// Tokens in the model's memory, which is the position of the next.
     position: i32,
     sampler: Sampler,
-    text: TextStream,
+    /// Tokens of the answer that came from elsewhere. Marks count from here, as the grant does.
+    begun: u64,
     /// Tokens given out.
     output: u64,
     /// Calls given out.
@@ -68,6 +71,12 @@ pub(super) struct Sequence {
     next: Option<Chosen>,
     fingerprint: Fingerprint,
     cpu_micros: u64,
+}
+
+/// What a token adds to an answer. Control tokens are not shown, but those that stand around calls have to be seen by who
+/// looks for calls.
+pub(super) fn bytes(vocabulary: &LlamaVocab<'_>, token: LlamaToken, seeks_calls: bool) -> Vec<u8> {
+    vocabulary.token_to_piece(token, seeks_calls, None)
 }
 
 /// What comes next for a sequence.
@@ -84,9 +93,10 @@ pub(super) enum Turn {
 impl Sequence {
     /// A sequence at its start; the model remembers so many tokens of its prompt.
     pub(super) fn new(request: Request, remembered: usize) -> Self {
+        let sampler = Sampler::new(&request.generation);
         Self {
-            sampler: Sampler::new(&request.generation),
-            text: TextStream::new(request.generation.stop.clone()),
+            begun: sampler.position(),
+            sampler,
             read: remembered,
             position: i32::try_from(remembered).unwrap_or(i32::MAX),
             output: 0,
@@ -143,7 +153,7 @@ impl Sequence {
 
     fn choose(&mut self, logits: &[f32], vocabulary: &LlamaVocab<'_>) -> Result<Chosen, Error> {
         let failed = |error: &dyn std::fmt::Display| Error::Failed(error.to_string());
-        let place = self.sampler.position();
+        let place = self.sampler.position().saturating_sub(self.begun);
         let mask = self.request.grammar.as_mut().map(Grammar::mask).transpose()?;
         let allowed = mask.as_ref().map(|mask| Allowed(mask.bits()));
         let id = self.sampler.choose(logits, allowed).map_err(|error| failed(&error))?;
@@ -182,12 +192,13 @@ impl Sequence {
             return Turn::Blocked;
         };
         self.output += 1;
-        // Control tokens are not shown, but those that stand around calls have to be seen by who looks for calls.
-        let bytes = vocabulary.token_to_piece(token, self.request.calls.is_some(), None);
-        let mut added = self.text.push(&bytes);
+        let mut added = self
+            .request
+            .text
+            .push(&bytes(vocabulary, token, self.request.calls.is_some()));
         let last = self.output >= self.request.max_output;
         if last && !added.stopped {
-            added.text.push_str(&self.text.finish());
+            added.text.push_str(&self.request.text.finish());
         }
         let ids = vec![u32::try_from(token.0).unwrap_or_default()];
         self.give(added.text, ids, logprob.into_iter().collect());
@@ -241,7 +252,7 @@ impl Sequence {
 
     /// Gives out text that waits for nothing any more, and ends.
     fn finish(&mut self, reason: FinishReason) {
-        let text = self.text.finish();
+        let text = self.request.text.finish();
         self.give(text, vec![], vec![]);
         self.end(reason);
     }

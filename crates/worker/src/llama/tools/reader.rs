@@ -195,6 +195,22 @@ mod tests {
         })
     }
 
+    /// The text that is shown before more comes, and what waits.
+    fn before_the_end(style: Style, whole: &str, width: usize) -> (String, String, bool) {
+        let mut reader = Reader::new(style);
+        let characters: Vec<char> = whole.chars().collect();
+        let mut shown = String::new();
+        for piece in characters.chunks(width) {
+            for event in reader.push(&piece.iter().collect::<String>()) {
+                match event {
+                    Event::Text(text) => shown.push_str(&text),
+                    Event::Call(call) => shown.push_str(&call.name),
+                }
+            }
+        }
+        (shown, reader.held, reader.inside)
+    }
+
     fn call(name: &str, arguments: &str) -> Event {
         Event::Call(Call {
             name: name.into(),
@@ -257,6 +273,7 @@ mod tests {
         ) {
             for style in [Style::Hermes, Style::Mistral, Style::Llama3] {
                 prop_assert_eq!(read(style, &whole, width), read(style, &whole, 10_000));
+                prop_assert_eq!(before_the_end(style, &whole, width), before_the_end(style, &whole, 10_000));
             }
         }
     }
