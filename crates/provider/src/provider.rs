@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use crate::{
     Error,
+    bids::Bids,
     channel::Seller,
     channels::Channels,
     claim::{Claimer, Orders},
@@ -151,6 +152,7 @@ impl Provider {
         let room = Arc::new(Room {
             shelves: shelves(&parts, &changed)?,
             channels: channels.clone(),
+            bids: Arc::new(Bids::restore(store.clone()).await?),
             store: store.clone(),
             metrics: parts.metrics.clone(),
             closing: closing.clone(),
