@@ -13,6 +13,7 @@ use rialto_protocol::{Address, NanoDollars, RequestId, job::Job};
 
 use crate::{
     Error,
+    batch::Terms,
     book::Resolved,
     desk::Desk,
     routing::{Preferences, Prompt},
@@ -38,6 +39,8 @@ pub(crate) struct Order {
     pub(crate) prompt: Prompt,
     /// Whether the client wants to know why its seller was chosen.
     pub(crate) explain: bool,
+    /// What was bid for it, if it is of a batch.
+    pub(crate) terms: Option<Arc<Terms>>,
 }
 
 /// An answer that has begun to arrive from one seller.
@@ -103,7 +106,7 @@ impl Desk {
 
     /// Begins a trade and waits until its first output or its end.
     async fn attempt(self: &Arc<Self>, order: &Order, picked: Picked) -> Result<Begun, (Error, Next)> {
-        let Picked { seller, route } = picked;
+        let Picked { seller, route, bid } = picked;
         let offer = &seller.offer;
         self.prefixes.note(&order.prompt, offer.provider, offer.model);
         let request = RequestId(rand::random());
@@ -115,6 +118,7 @@ impl Desk {
             idempotency: order.idempotency,
             most_input: order.most_input,
             seller: Arc::clone(&seller),
+            bid,
         };
         let mut part = Part::at(offer.provider, offer.model);
         let mut events = trade::begin(Arc::clone(self), deal);
