@@ -135,6 +135,7 @@ fn config(settings: &Settings, options: &args::Gateway) -> Result<Config> {
         aliases: file.aliases.clone(),
         list_prices: file.list_prices.clone(),
         gas: file.gas,
+        batches: file.batches.clone(),
         ..Config::default()
     };
     if let Some(text) = options.channel_deposit.as_ref().or(file.channel_deposit.as_ref()) {

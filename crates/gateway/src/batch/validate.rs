@@ -34,7 +34,13 @@ pub(super) async fn run(desk: &Desk, batch: &BatchRow) -> Result<(), Error> {
         errors: Vec::new(),
         total: 0,
     };
-    reading.all().await?;
+    if let Err(error) = reading.all().await {
+        // Another look would find the same.
+        let Error::Files(reason) = error else { return Err(error) };
+        tracing::error!(batch = %batch.id, reason, "a batch's file cannot be read");
+        let message = "The input file cannot be read any more. Upload it again.".to_owned();
+        reading.errors = vec![whole("unreadable_file", message)];
+    }
     let Reading { errors, total, .. } = reading;
     if !errors.is_empty() {
         return desk.store.fail_batch(&batch.id, &errors, now()).await;
@@ -94,12 +100,6 @@ impl Reading<'_> {
 
     /// What is wrong with the file as a whole.
     fn judge(&mut self) {
-        let whole = |code: &str, message: String| BatchError {
-            code: code.into(),
-            message,
-            param: None,
-            line: None,
-        };
         if self.total > MAX_BATCH_REQUESTS {
             let message = format!("The file has more than {MAX_BATCH_REQUESTS} requests.");
             self.errors.push(whole("too_many_requests", message));
@@ -171,6 +171,16 @@ impl Reading<'_> {
             Ok((model, output)) => (model.chars().take(256).collect(), input, output),
             Err(_) => (String::new(), 0, 0),
         }
+    }
+}
+
+/// What is wrong with a file as a whole.
+fn whole(code: &str, message: String) -> BatchError {
+    BatchError {
+        code: code.into(),
+        message,
+        param: None,
+        line: None,
     }
 }
 

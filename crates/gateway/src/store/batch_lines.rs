@@ -193,3 +193,116 @@ impl Store {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rialto_api::openai::{BatchCounts, BatchEndpoint, BatchStatus, BatchTimes};
+    use rialto_protocol::NanoDollars;
+
+    use super::*;
+    use crate::store::{BatchRow, tests};
+
+    fn line(number: u8) -> LineRow {
+        LineRow {
+            number: number.into(),
+            id: [number; 32],
+            custom_id: format!("r{number}"),
+            offset: 0,
+            length: 1,
+            model: "m".into(),
+            input: 5,
+            output: 7,
+        }
+    }
+
+    async fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("gateway.db")).await.unwrap();
+        let batch = BatchRow {
+            id: "batch_1".into(),
+            key: "key".into(),
+            endpoint: BatchEndpoint::Chat,
+            input_file: "file-1".into(),
+            metadata: None,
+            status: BatchStatus::Validating,
+            times: BatchTimes::default(),
+            output_file: None,
+            error_file: None,
+            errors: Vec::new(),
+            model: None,
+            counts: BatchCounts::default(),
+            output_seconds: None,
+            written: Written::default(),
+        };
+        assert!(store.add_batch(&batch, 1, 1).await.unwrap());
+        assert!(
+            !store.add_batch(&batch, 1, 9).await.unwrap(),
+            "one unfinished batch is enough"
+        );
+        let lines: Vec<LineRow> = (1..=4).map(line).collect();
+        assert_eq!(store.add_lines("batch_1", &lines).await.unwrap(), None);
+        store.set_total("batch_1", 4).await.unwrap();
+        (folder, store)
+    }
+
+    #[tokio::test]
+    async fn after_a_crash_only_what_was_never_sent_is_asked_again() {
+        let (folder, store) = store().await;
+        for number in 1..=3 {
+            store.begin_line([number; 32], Price::default()).await.unwrap();
+        }
+        // Something was sent for the second.
+        tests::begin(&store, Some([2; 32])).await;
+        store.close().await;
+        let store = Store::open(&folder.path().join("gateway.db")).await.unwrap();
+        let lost = store.lost_lines("batch_1").await.unwrap();
+        assert_eq!(lost, [line(2)]);
+        let waiting = store.waiting_lines("batch_1", 0, 10).await.unwrap();
+        assert_eq!(waiting, [line(1), line(3), line(4)]);
+        assert!(!store.release_line([2; 32]).await.unwrap(), "it may be billed");
+        let written = Written { output: 0, errors: 9 };
+        let ended = Ended { number: 2, good: false };
+        store.end_lines("batch_1", &[ended], written).await.unwrap();
+        assert!(store.lost_lines("batch_1").await.unwrap().is_empty());
+        let batch = store.any_batch("batch_1").await.unwrap().unwrap();
+        let counts = BatchCounts {
+            total: 4,
+            completed: 0,
+            failed: 1,
+        };
+        assert_eq!((batch.counts, batch.written), (counts, written));
+        assert_eq!(batch.model.as_deref(), Some("m"));
+        let rest = store.outstanding("batch_1", "m").await.unwrap();
+        assert_eq!((rest.input, rest.output), (15, 21));
+    }
+
+    #[tokio::test]
+    async fn a_receipt_that_comes_late_counts_for_the_batch_and_at_the_posted_price() {
+        let (_folder, store) = store().await;
+        let posted = Price {
+            input: 200,
+            output: 2_000,
+            request: 5,
+        };
+        store.begin_line([2; 32], posted).await.unwrap();
+        tests::begin(&store, Some([2; 32])).await;
+        assert_eq!(store.batch_spent("batch_1").await.unwrap().cost, NanoDollars::ZERO);
+        store.interrupt_all().await.unwrap();
+        store.settle_request(&tests::receipt(1)).await.unwrap();
+        let spent = store.batch_spent("batch_1").await.unwrap();
+        let usage = spent.usage;
+        assert_eq!((usage.input, usage.output), (10, 2));
+        assert_eq!(
+            (spent.cost, spent.posted),
+            (tests::PRICE.cost(usage), posted.cost(usage))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_custom_id_is_taken_once() {
+        let (_folder, store) = store().await;
+        let mut again = line(9);
+        again.custom_id = "r2".into();
+        assert_eq!(store.add_lines("batch_1", &[line(8), again]).await.unwrap(), Some(9));
+    }
+}

@@ -68,7 +68,7 @@ fn request(key: &str, number: u8, idempotency: Option<[u8; 32]>) -> Begin {
     }
 }
 
-fn receipt(number: u8) -> SignedReceipt {
+pub(crate) fn receipt(number: u8) -> SignedReceipt {
     let cost = PRICE.cost(Usage { input: 10, output: 2 });
     let receipt = Receipt {
         channel: params().id(),
