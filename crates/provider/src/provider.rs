@@ -144,11 +144,7 @@ impl Provider {
         let channels = Arc::new(Channels::restore(chain.clone(), store.clone(), seller, parts.config.trust).await?);
         channels.be_born().await?;
         let changed = Arc::new(Notify::new());
-        let (closing, cut, stop) = (
-            CancellationToken::new(),
-            CancellationToken::new(),
-            CancellationToken::new(),
-        );
+        let [closing, cut, stop] = std::array::from_fn(|_| CancellationToken::new());
         let room = Arc::new(Room {
             shelves: shelves(&parts, &changed)?,
             channels: channels.clone(),
