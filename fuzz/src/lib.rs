@@ -12,7 +12,7 @@ pub mod seeds;
 pub type Body = fn(&[u8]) -> bool;
 
 /// Every target, by the name of its folder in `fuzz/corpus/` and of its program in `fuzz/targets/`.
-pub const TARGETS: [(&str, Body); 16] = [
+pub const TARGETS: [(&str, Body); 17] = [
     ("gguf", files::gguf),
     ("safetensors", files::safetensors),
     ("onnx", files::onnx),
@@ -27,6 +27,7 @@ pub const TARGETS: [(&str, Body); 16] = [
     ("chat_request", requests::chat),
     ("completion_request", requests::completion),
     ("embedding_request", requests::embedding),
+    ("batch_lines", requests::batch),
     ("infer_request", requests::infer),
     ("infer_values", requests::values),
 ];

@@ -10,6 +10,8 @@ use rialto_protocol::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::seeds;
+
 const DOMAIN: Domain = Domain {
     chain_id: 31_337,
     escrow: Address([1; 20]),
@@ -116,6 +118,11 @@ pub fn offers_request(bytes: &[u8]) -> bool {
     if let OffersRequest::Announce(announcements) = &request {
         announcements.iter().for_each(check_announcement);
     }
+    if let OffersRequest::Tender(tender) = &request {
+        for now in [0, tender.tender.expires_at.saturating_sub(1), u64::MAX] {
+            drop(tender.check(now));
+        }
+    }
     true
 }
 
@@ -126,6 +133,12 @@ pub fn offers_response(bytes: &[u8]) -> bool {
     };
     if let OffersResponse::Book(announcements) = &response {
         announcements.iter().for_each(check_announcement);
+    }
+    if let OffersResponse::Bid(signed) = &response {
+        let tender = seeds::market::tender();
+        for now in [0, signed.bid.expires_at.saturating_sub(1), u64::MAX] {
+            drop(signed.check(&tender, signed.bid.provider, now));
+        }
     }
     true
 }

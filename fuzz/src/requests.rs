@@ -3,7 +3,7 @@
 use rialto_api::{
     BadRequest,
     inference::{self, Datatype, InferRequest},
-    openai::{ChatRequest, CompletionRequest, EmbeddingRequest},
+    openai::{BatchEndpoint, BatchLine, BatchRequest, ChatRequest, CompletionRequest, EmbeddingRequest},
 };
 
 /// What a client reads about its own request must be short.
@@ -30,6 +30,23 @@ pub fn completion(bytes: &[u8]) -> bool {
 /// `POST /v1/embeddings`.
 pub fn embedding(bytes: &[u8]) -> bool {
     accepted(EmbeddingRequest::parse(bytes))
+}
+
+/// `POST /v1/batches`, and the file that it names: what is accepted of one endpoint is refused by the others.
+pub fn batch(bytes: &[u8]) -> bool {
+    let mut any = accepted(BatchRequest::parse(bytes));
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let read = BatchEndpoint::ALL.map(|endpoint| BatchLine::parse(line, endpoint));
+        let taken = read.iter().flatten().count();
+        assert!(taken <= 1, "a line of {taken} endpoints");
+        for line in read {
+            if let Ok(line) = &line {
+                assert!(!line.custom_id.is_empty() && line.body.get().starts_with('{'));
+            }
+            any |= accepted(line);
+        }
+    }
+    any
 }
 
 /// `POST /v2/models/{m}/infer`.

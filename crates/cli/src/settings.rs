@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use rialto_engine::UpstreamKind;
-use rialto_gateway::Gas;
+use rialto_gateway::{BatchPolicy, Gas};
 use rialto_protocol::Price;
 use rialto_settlement::Options;
 use serde::{Deserialize, Serialize};
@@ -99,8 +99,26 @@ pub(crate) struct ProviderFile {
     pub(crate) suggested_price: bool,
     /// Dollars to stake when the account registers.
     pub(crate) stake: Option<String>,
+    /// What is bid for work that can wait.
+    pub(crate) bids: BidsFile,
     /// Models that servers run.
     pub(crate) upstream: Vec<UpstreamFile>,
+}
+
+/// `[provider.bids]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct BidsFile {
+    /// Percent below the posted price; zero makes no bids.
+    pub(crate) discount: Option<u8>,
+    /// Percent of a model's slots that must be free.
+    pub(crate) idle: Option<u8>,
+    /// The least that is bid for a unit of input, in nano-dollars.
+    pub(crate) floor_input: Option<u64>,
+    /// The same of output.
+    pub(crate) floor_output: Option<u64>,
+    /// Seconds for which a bid is valid.
+    pub(crate) lifetime: Option<u64>,
 }
 
 /// `[[provider.upstream]]`.
@@ -141,6 +159,8 @@ pub(crate) struct GatewayFile {
     pub(crate) gas: Gas,
     /// Sellers of each model in use with which a channel is kept open.
     pub(crate) standby_channels: Option<usize>,
+    /// Limits of files and batches.
+    pub(crate) batches: BatchPolicy,
     /// Names of this gateway's own for models.
     pub(crate) aliases: BTreeMap<String, String>,
     /// What models cost elsewhere.
@@ -221,6 +241,10 @@ mod tests {
         assert_eq!(minimal, File::default());
         let full = read(&Path::new(CONFIG).join("full.toml")).unwrap();
         assert!(full.gateway.listen.is_some() && full.provider.stake.is_some() && full.chain.listen.is_some());
+        assert_eq!(
+            (full.provider.bids.discount, full.gateway.batches.bidders),
+            (Some(50), 16)
+        );
         assert_eq!((full.rpc_urls().len(), full.provider.upstream.len()), (2, 1));
     }
 

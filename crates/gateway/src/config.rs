@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use rialto_protocol::{Address, MicroDollars, Price};
 use serde::{Deserialize, Serialize};
 
+use crate::BatchPolicy;
+
 /// The gateway's settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -38,6 +40,8 @@ pub struct Config {
     pub list_prices: BTreeMap<String, Price>,
     /// Providers that are used without looking up their stake.
     pub trusted_providers: Vec<Address>,
+    /// Limits of files and batches.
+    pub batches: BatchPolicy,
     /// How long things may take.
     pub timeouts: Timeouts,
 }
@@ -125,6 +129,7 @@ impl Default for Config {
             aliases: BTreeMap::new(),
             list_prices: BTreeMap::new(),
             trusted_providers: Vec::new(),
+            batches: BatchPolicy::default(),
             timeouts: Timeouts::default(),
         }
     }

@@ -8,6 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Config, Error, Store,
+    batch::Batches,
     book::{Book, Resolved, Stakes},
     buying::Uses,
     http::Bells,
@@ -37,6 +38,8 @@ pub(crate) struct Desk {
     pub(crate) places: Arc<Semaphore>,
     /// Idempotent requests being answered.
     pub(crate) bells: Bells,
+    /// Files, and what batches share.
+    pub(crate) batches: Batches,
     /// Tells this run of the gateway from others.
     pub(crate) boot: [u8; 16],
 }

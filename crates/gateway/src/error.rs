@@ -49,6 +49,32 @@ pub enum Error {
         /// Where money was looked for.
         reason: String,
     },
+    /// There is no such file or batch, or it is another key's.
+    #[error("there is no such {kind}")]
+    NoSuchObject {
+        /// `file` or `batch`.
+        kind: &'static str,
+        /// What was asked for.
+        id: String,
+    },
+    /// The key has uploaded as much as it may.
+    #[error("the key has as many files as it may have")]
+    TooManyFiles {
+        /// Most bytes of one key.
+        most: u64,
+    },
+    /// The key, or the gateway, has as many unfinished batches as it may have.
+    #[error("there are as many unfinished batches as there may be")]
+    TooManyBatches {
+        /// The pause before another try.
+        retry_ms: u64,
+    },
+    /// An unfinished batch reads the file.
+    #[error("a batch reads the file")]
+    FileInUse,
+    /// The folder of files failed.
+    #[error("a file could not be read or written: {0}")]
+    Files(String),
     /// Nobody has offered this model as far as this gateway knows.
     #[error("the model is not known here")]
     UnknownModel {
@@ -210,6 +236,7 @@ impl Error {
     /// What the client is told. Inside words stay in the log.
     pub fn public(&self) -> PublicError {
         self.about_the_request()
+            .or_else(|| self.about_files())
             .or_else(|| self.about_money())
             .unwrap_or_else(|| self.about_the_market())
     }
@@ -290,6 +317,40 @@ impl Error {
                 "Too many Idempotency-Keys of this API key are in use. Send requests without one, or wait.",
             )
             .after(60_000),
+            _ => return None,
+        })
+    }
+
+    fn about_files(&self) -> Option<PublicError> {
+        Some(match self {
+            Self::NoSuchObject { kind, id } => PublicError::new(
+                404,
+                INVALID,
+                "not_found",
+                format!("There is no {kind} '{id}' of this API key."),
+            )
+            .param(Some("id".into())),
+            Self::TooManyFiles { most } => PublicError::new(
+                429,
+                QUOTA,
+                "files_exhausted",
+                format!("The files of this API key would be more than {most} bytes, or too many. Delete some first."),
+            )
+            .never(),
+            Self::TooManyBatches { retry_ms } => PublicError::new(
+                429,
+                "rate_limit_error",
+                "batches_exhausted",
+                "There are as many unfinished batches as this gateway takes. Wait until one has ended.",
+            )
+            .after(*retry_ms),
+            Self::FileInUse => PublicError::new(
+                409,
+                INVALID,
+                "file_in_use",
+                "A batch that has not ended reads this file. Cancel it first, or wait.",
+            )
+            .never(),
             _ => return None,
         })
     }

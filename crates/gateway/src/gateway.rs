@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Book, Config, Error, Store,
+    batch::{self, Batches},
     book::{Stakes, answer_peers, browse},
     buying::{Uses, stand_by},
     config::ms,
@@ -29,6 +30,9 @@ use crate::{
 
 /// Time between two looks at what changed in the book.
 const SORTING: Duration = Duration::from_millis(100);
+
+/// The folder of files, beside the store.
+const FILES: &str = "files";
 
 /// What a gateway is made of.
 pub struct Parts {
@@ -85,6 +89,7 @@ impl Gateway {
             Arc::clone(&config),
         )
         .await?;
+        let batches = Batches::open(&parts.store.with_file_name(FILES), &config.batches).await?;
         let desk = Arc::new(Desk {
             node: parts.node,
             book,
@@ -98,6 +103,7 @@ impl Gateway {
             halt: CancellationToken::new(),
             places: Arc::new(Semaphore::new(config.max_requests)),
             bells: Bells::default(),
+            batches,
             boot: rand::random(),
             config,
         });
@@ -107,6 +113,7 @@ impl Gateway {
             tokio::spawn(browse(Arc::clone(&desk), parts.meeting, stop.clone())),
             tokio::spawn(stand_by(Arc::clone(&desk), stop.clone())),
             tokio::spawn(sort_book(Arc::clone(&desk), stop.clone())),
+            tokio::spawn(batch::run(Arc::clone(&desk), stop.clone())),
             tokio::spawn(keep_house(Arc::clone(&desk), stop.clone())),
         ];
         let server = tokio::spawn(serve(listener, Arc::clone(&desk), stop.clone()));

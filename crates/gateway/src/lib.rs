@@ -4,6 +4,7 @@
 //! [`routing`]), it is paid for chunk by chunk from a channel ([`paying`]) while the answer arrives ([`trade`]), and its
 //! receipt is checked and kept ([`store`]).
 
+mod batch;
 mod book;
 mod buying;
 mod config;
@@ -17,6 +18,7 @@ pub mod routing;
 pub mod store;
 mod trade;
 
+pub use batch::BatchPolicy;
 pub use book::{Book, Listing};
 pub use config::{Config, Gas};
 pub use error::{Error, PublicError};

@@ -137,7 +137,7 @@ impl Node {
         };
         let patience = match request {
             OffersRequest::Relay(_) => RELAY_TIMEOUT,
-            OffersRequest::Announce(_) | OffersRequest::Browse => OFFERS_TIMEOUT,
+            OffersRequest::Announce(_) | OffersRequest::Browse | OffersRequest::Tender(_) => OFFERS_TIMEOUT,
         };
         tokio::time::timeout(patience, call).await.map_err(|_| Error::Timeout)?
     }

@@ -22,6 +22,7 @@ pub mod receipt;
 pub mod sampler;
 pub mod signature;
 pub mod softmax;
+pub mod tender;
 pub mod ticket;
 pub mod voucher;
 pub mod wire;

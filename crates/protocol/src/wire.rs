@@ -14,6 +14,7 @@ use crate::{
     offer::Announcement,
     order::SignedOrder,
     output::{FinishReason, Output},
+    tender::{SignedBid, SignedTender},
 };
 
 /// ALPN of the trade protocol; the number is its version.
@@ -190,6 +191,8 @@ pub enum OffersRequest {
     Browse,
     /// I want to trade with you and have no coin for gas: send this order of mine.
     Relay(Box<SignedOrder>),
+    /// Work that can wait: at what price would you do it?
+    Tender(Box<SignedTender>),
 }
 
 /// The answer of the offers protocol.
@@ -211,6 +214,10 @@ pub enum OffersResponse {
     },
     /// The order was not sent.
     NotRelayed(Refusal),
+    /// The work of a tender is done at this price.
+    Bid(Box<SignedBid>),
+    /// No bid is made: this node does not want the work now, or sells nothing.
+    NoBid(Refusal),
 }
 
 /// Most announcements in one frame of the offers protocol.

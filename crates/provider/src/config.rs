@@ -7,7 +7,7 @@ use rialto_protocol::{
     offer::{MAX_CHUNK, MAX_LIFETIME},
 };
 
-use crate::Error;
+use crate::{BidPolicy, Error};
 
 /// How a provider behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct Config {
     pub trust: Trust,
     /// Whose orders are relayed.
     pub relay: RelayPolicy,
+    /// What is bid for work that can wait.
+    pub bids: BidPolicy,
     /// How long running work may take to finish at shutdown before it is cut off.
     pub grace: Duration,
 }
@@ -107,6 +109,7 @@ impl Default for Config {
             watch_interval: Duration::from_secs(2),
             trust: Trust::default(),
             relay: RelayPolicy::default(),
+            bids: BidPolicy::default(),
             grace: Duration::from_secs(10),
         }
     }
@@ -160,6 +163,7 @@ impl Config {
         if self.trust.confirmations > MAX_CONFIRMATIONS {
             return field("`confirmations` must be at most 64 blocks");
         }
+        self.bids.check()?;
         let periods = [
             self.redeem.interval,
             self.offer_interval,

@@ -4,6 +4,7 @@
 //! sides safe: a voucher is on disk before the work that it pays for is released, and a receipt is on disk before the
 //! buyer sees it. Everything the ledgers need is restored from the store after a crash.
 
+mod bids;
 mod birth;
 mod channel;
 mod channels;
@@ -25,6 +26,7 @@ pub mod store;
 mod trade;
 mod watch;
 
+pub use bids::BidPolicy;
 pub use config::{Config, MAX_CONFIRMATIONS, RedeemPolicy, RelayPolicy, Trust};
 pub use error::Error;
 pub use metrics::Metrics;

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use crate::{
     Error,
+    bids::Bids,
     channel::Seller,
     channels::Channels,
     claim::{Claimer, Orders},
@@ -143,14 +144,11 @@ impl Provider {
         let channels = Arc::new(Channels::restore(chain.clone(), store.clone(), seller, parts.config.trust).await?);
         channels.be_born().await?;
         let changed = Arc::new(Notify::new());
-        let (closing, cut, stop) = (
-            CancellationToken::new(),
-            CancellationToken::new(),
-            CancellationToken::new(),
-        );
+        let [closing, cut, stop] = std::array::from_fn(|_| CancellationToken::new());
         let room = Arc::new(Room {
             shelves: shelves(&parts, &changed)?,
             channels: channels.clone(),
+            bids: Arc::new(Bids::restore(store.clone()).await?),
             store: store.clone(),
             metrics: parts.metrics.clone(),
             closing: closing.clone(),

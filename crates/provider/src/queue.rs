@@ -104,12 +104,17 @@ impl Queue {
             (load < most).then_some(load.saturating_add(1))
         });
         if taken.is_err() {
-            return Err(Full {
-                retry_after_ms: self.retry_after(),
-            });
+            return Err(self.full());
         }
         self.changed.notify_one();
         Ok(Place { queue: self.clone() })
+    }
+
+    /// What is said to whom there is no place for.
+    pub(crate) fn full(&self) -> Full {
+        Full {
+            retry_after_ms: self.retry_after(),
+        }
     }
 
     /// A place is free again once one request finishes, and one does every `service / slots` on average.

@@ -6,7 +6,9 @@ use rialto_engine::Engine;
 use rialto_protocol::{Address, ModelId, Price, manifest::Manifest};
 use tokio_util::sync::CancellationToken;
 
-use crate::{channels::Channels, config::Config, energy::Tally, metrics::Metrics, queue::Queue, store::Store};
+use crate::{
+    bids::Bids, channels::Channels, config::Config, energy::Tally, metrics::Metrics, queue::Queue, store::Store,
+};
 
 /// A model that the provider sells.
 #[derive(Clone)]
@@ -57,6 +59,7 @@ pub(crate) struct Room {
     pub(crate) config: Config,
     pub(crate) shelves: BTreeMap<ModelId, Arc<Shelf>>,
     pub(crate) channels: Arc<Channels>,
+    pub(crate) bids: Arc<Bids>,
     pub(crate) store: Store,
     pub(crate) metrics: Metrics,
     /// Nothing new is admitted.

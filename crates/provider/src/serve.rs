@@ -13,7 +13,7 @@ use rialto_protocol::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
-use crate::{courier::Courier, metrics::Metrics, offers::Herald, room::Room, trade};
+use crate::{bids, courier::Courier, metrics::Metrics, offers::Herald, room::Room, trade};
 
 /// Advice to a peer that has too many trades open, in milliseconds.
 const CROWDED_RETRY: u64 = 250;
@@ -96,11 +96,12 @@ pub(crate) async fn run(
                 }
             },
             Some(Incoming::Offers(peer, call)) => {
-                let (herald, courier) = (herald.clone(), courier.clone());
+                let (room, herald, courier) = (room.clone(), herald.clone(), courier.clone());
                 trades.spawn(async move {
                     let response = match call.request() {
                         OffersRequest::Browse => OffersResponse::Book(herald.latest()),
                         OffersRequest::Relay(order) => courier.carry(order).await,
+                        OffersRequest::Tender(tender) => bids::answer(&room, &herald.key, peer, tender).await,
                         OffersRequest::Announce(_) => OffersResponse::Noted {
                             accepted: 0,
                             complaint: Some("this node sells and keeps no book".to_owned()),

@@ -83,6 +83,26 @@ impl Client {
         Ok((status, headers, value))
     }
 
+    /// Uploads a batch's file; returns what the gateway calls it.
+    pub async fn upload(&self, name: &str, content: &str) -> Result<Value> {
+        let form = format!(
+            "--B\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--B\r\nContent-Disposition: \
+             form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n{content}\r\n--B--\r\n"
+        );
+        let request = self
+            .http
+            .post(format!("{}/files", self.base_url))
+            .bearer_auth(&self.api_key);
+        let request = request
+            .header("content-type", "multipart/form-data; boundary=B")
+            .body(form);
+        let response = request.send().await?;
+        let status = response.status();
+        let text = response.text().await?;
+        anyhow::ensure!(status.is_success(), "{status}: {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
     /// Gets a path under the gateway's root.
     pub async fn get(&self, path: &str) -> Result<(u16, Value)> {
         let response = self

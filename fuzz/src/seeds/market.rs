@@ -5,11 +5,13 @@ use rialto_engine::{
     border::{FromWorker, Outbox},
 };
 use rialto_protocol::{
-    Address, ChannelParams, Digest, Domain, MicroDollars, ModelId, NodeKey, Price, RequestId, Signature, Voucher,
+    Address, ChannelParams, Digest, Domain, MicroDollars, ModelId, NodeKey, Price, RequestId, Signature, Usage,
+    Voucher,
     account::Statement,
     job::{Datatype, Generation, Job, Message, Tensor, Tools},
     order::{Order, SignedOrder},
     output::{FinishReason, Output},
+    tender::{Bid, SignedBid, SignedTender, Tender},
     ticket::{Contracts, Peer, Ticket},
     voucher::SignedVoucher,
     wire::{BuyerFrame, OffersRequest, OffersResponse, Refusal, RefusalCode, SellerFrame, TradeRequest},
@@ -164,7 +166,40 @@ fn seller() -> [Seed; 5] {
     ]
 }
 
-fn offers(signature: Signature) -> [Seed; 6] {
+/// A tender, which bids are held against.
+pub(crate) fn tender() -> Tender {
+    Tender {
+        buyer: Address([1; 20]),
+        models: vec![ModelId([7; 32])],
+        usage: Usage { input: 10, output: 20 },
+        deadline: 100,
+        ceiling: Price {
+            input: 5,
+            output: 5,
+            request: 0,
+        },
+        salt: Digest([3; 32]),
+        expires_at: 50,
+    }
+}
+
+fn bid(signature: Signature) -> SignedBid {
+    let tender = tender();
+    SignedBid {
+        bid: Bid {
+            provider: Address([2; 20]),
+            tender: tender.digest(),
+            buyer: tender.buyer,
+            model: ModelId([7; 32]),
+            price: Price::default(),
+            usage: tender.usage,
+            expires_at: 60,
+        },
+        signature,
+    }
+}
+
+fn offers(signature: Signature) -> [Seed; 9] {
     let (ask, answer) = ("offers_request", "offers_response");
     let order = SignedOrder {
         order: Order::Open {
@@ -189,6 +224,20 @@ fn offers(signature: Signature) -> [Seed; 6] {
         encoded(ask, "browse", &OffersRequest::Browse),
         encoded(ask, "announce", &OffersRequest::Announce(vec![])),
         encoded(ask, "relay", &OffersRequest::Relay(Box::new(order))),
+        encoded(
+            ask,
+            "tender",
+            &OffersRequest::Tender(Box::new(SignedTender {
+                tender: tender(),
+                signature,
+            })),
+        ),
+        encoded(answer, "bid", &OffersResponse::Bid(Box::new(bid(signature)))),
+        encoded(
+            answer,
+            "no_bid",
+            &OffersResponse::NoBid(Refusal::new(RefusalCode::Busy, "no room")),
+        ),
         encoded(answer, "noted", &noted),
         encoded(answer, "book", &OffersResponse::Book(vec![])),
         encoded(answer, "relayed", &relayed),

@@ -2,7 +2,7 @@
 //! checks. `cargo run --release -p rialto-fuzz --bin seeds` writes them; they are made again when a type changes.
 
 mod files;
-mod market;
+pub(crate) mod market;
 mod requests;
 
 use rialto_protocol::{Digest, SigningKey, signature::SignatureError};

@@ -9,11 +9,12 @@ import sys
 import traceback
 
 import basics
+import batches
 import schemas
 import tools
 import vectors
 
-STORIES = [*basics.STORIES, *tools.STORIES, *schemas.STORIES, *vectors.STORIES]
+STORIES = [*basics.STORIES, *tools.STORIES, *schemas.STORIES, *vectors.STORIES, *batches.STORIES]
 
 
 def main():

@@ -2,6 +2,7 @@
 //! folder and reads like what a user does.
 
 mod bad_input;
+mod batches;
 mod bill;
 mod crowd;
 mod gasless;

@@ -135,6 +135,7 @@ fn config(settings: &Settings, options: &args::Gateway) -> Result<Config> {
         aliases: file.aliases.clone(),
         list_prices: file.list_prices.clone(),
         gas: file.gas,
+        batches: file.batches.clone(),
         ..Config::default()
     };
     config.standby_channels = file.standby_channels.unwrap_or(config.standby_channels);

@@ -1,8 +1,9 @@
 //! `rialto provide`: the seller's room.
 
+mod bids;
 mod upstream;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use prometheus_client::registry::Registry;
@@ -10,7 +11,7 @@ use rialto_engine::{Engine, LoadOptions, Mode};
 use rialto_machine::{Hardware, Meter};
 use rialto_network::{Node, NodeConfig};
 use rialto_protocol::{
-    Address, MicroDollars, Price, Region, SigningKey,
+    Address, MicroDollars, ModelId, Price, Region, SigningKey,
     manifest::Manifest,
     offer::Announcement,
     wire::{OffersRequest, OffersResponse},
@@ -69,7 +70,8 @@ pub(crate) async fn run(settings: &Settings, options: &args::Provide) -> Result<
     let hardware = Hardware::detect();
     let meter = Arc::new(Meter::new(&hardware));
     let bench = Bench::new(hardware, meter.clone());
-    let listings = listings(settings, options, &market, &node, &wallet, &bench).await?;
+    let mut costs = BTreeMap::new();
+    let listings = listings(settings, options, &market, &node, &wallet, &bench, &mut costs).await?;
     let names: Vec<String> = listings.iter().map(|listing| listing.manifest.listing()).collect();
 
     let config = Config {
@@ -77,6 +79,7 @@ pub(crate) async fn run(settings: &Settings, options: &args::Provide) -> Result<
         redeem: redeem_policy(settings, options, &market)?,
         trust: trust(settings, &market)?,
         relay: relay_policy(settings)?,
+        bids: bids::policy(&settings.file.provider.bids, costs),
         ..Config::default()
     };
     let mut registry = Registry::default();
@@ -188,6 +191,7 @@ async fn listings(
     node: &Node,
     wallet: &Wallet,
     bench: &Bench,
+    costs: &mut BTreeMap<ModelId, Price>,
 ) -> Result<Vec<Listing>> {
     let file = &settings.file.provider;
     let named: &[PathBuf] = if options.models.is_empty() {
@@ -217,6 +221,10 @@ async fn listings(
                 (engine, measured)
             }
         };
+        if let Some(measured) = &measured {
+            let cost = bids::cost(&Terms::new(settings, None, None)?, measured);
+            costs.insert(model.manifest.model_id(publisher), cost);
+        }
         listings.push(Listing {
             price: pricing.of(&model, measured.as_ref()),
             energy_millijoules: measured.as_ref().map_or(0, Benchmark::millijoules),

@@ -53,6 +53,10 @@ async fn answer(desk: &Desk, peer: NodeKey, call: OffersCall) -> Result<(), rial
             RefusalCode::BadRequest,
             "this node buys and relays nothing",
         )),
+        OffersRequest::Tender(_) => OffersResponse::NoBid(Refusal::new(
+            RefusalCode::UnknownModel,
+            "this node buys and sells nothing",
+        )),
         OffersRequest::Announce(list) => {
             let (accepted, complaint) = note_all(desk, peer, list.clone()).await;
             OffersResponse::Noted { accepted, complaint }

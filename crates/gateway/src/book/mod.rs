@@ -235,6 +235,11 @@ impl Book {
         offers.max_by_key(|offer| offer.sequence).map(Offer::peer)
     }
 
+    /// The live offer of one provider for a model.
+    pub(crate) fn seller(&self, provider: Address, model: ModelId) -> Option<Arc<Seller>> {
+        self.read().shelves.get(&model)?.get(&provider).cloned()
+    }
+
     /// All live offers, at most so many.
     pub(crate) fn all(&self, now: u64, most: usize) -> Vec<Announcement> {
         let pages = self.read();

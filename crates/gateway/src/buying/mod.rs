@@ -15,6 +15,7 @@ pub(crate) use standby::{Uses, stand_by};
 
 use crate::{
     Error,
+    batch::Terms,
     book::Resolved,
     desk::Desk,
     routing::{Preferences, Prompt},
@@ -40,6 +41,8 @@ pub(crate) struct Order {
     pub(crate) prompt: Prompt,
     /// Whether the client wants to know why its seller was chosen.
     pub(crate) explain: bool,
+    /// What was bid for it, if it is of a batch.
+    pub(crate) terms: Option<Arc<Terms>>,
 }
 
 /// An answer that has begun to arrive from one seller.
@@ -106,7 +109,7 @@ impl Desk {
 
     /// Begins a trade and waits until its first output or its end.
     async fn attempt(self: &Arc<Self>, order: &Order, picked: Picked) -> Result<Begun, (Error, Next)> {
-        let Picked { seller, route } = picked;
+        let Picked { seller, route, bid } = picked;
         let offer = &seller.offer;
         self.prefixes.note(&order.prompt, offer.provider, offer.model);
         let request = RequestId(rand::random());
@@ -118,6 +121,7 @@ impl Desk {
             idempotency: order.idempotency,
             most_input: order.most_input,
             seller: Arc::clone(&seller),
+            bid,
         };
         let mut part = Part::at(offer.provider, offer.model);
         let mut events = trade::begin(Arc::clone(self), deal);

@@ -2,21 +2,27 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
-use rialto_protocol::{Address, NanoDollars, Usage, offer::Offer};
+use rialto_protocol::{Address, NanoDollars, Usage, job::Job, offer::Offer};
 
 use super::{Order, likely_usage};
 use crate::{
     Error,
+    batch::BidInHand,
     desk::Desk,
     routing::{self, Decision, Pool, Seller, Verdict, Wish, choose, explain},
     store::now,
 };
+
+/// The shortest pause before a bidder that is busy is asked again, in milliseconds.
+const SHORTEST_WAIT: u64 = 250;
 
 /// A seller that was chosen.
 pub(super) struct Picked {
     pub(super) seller: Arc<Seller>,
     /// Why, as JSON, if the client wants to know.
     pub(super) route: Option<String>,
+    /// The bid at whose price it is asked.
+    pub(super) bid: Option<Arc<BidInHand>>,
 }
 
 impl Desk {
@@ -32,13 +38,52 @@ impl Desk {
             has_channel: &has_channel,
             now: now(),
         };
+        if let Some(picked) = self.pick_bidder(order, &wish)? {
+            return Ok(picked);
+        }
         let pools = self.book.pools(&order.model.models, &preferences.regions);
         match choose(&pools, &wish) {
             Some(decision) => Ok(Picked {
                 route: order.explain.then(|| route(&pools, &wish, &decision)),
                 seller: decision.seller,
+                bid: None,
             }),
             None => Err(self.nobody(order, &wish)),
+        }
+    }
+
+    /// The seller with the lowest bid for an order; an error if a bidder that is busy is to be waited for, and `None` where
+    /// the posted price is to be paid.
+    fn pick_bidder(&self, order: &Order, wish: &Wish<'_>) -> Result<Option<Picked>, Error> {
+        let Some(terms) = &order.terms else { return Ok(None) };
+        for bid in terms.bids() {
+            let (provider, model) = bid.of();
+            let Some(posted) = self.book.seller(provider, model) else {
+                continue;
+            };
+            if wish.tried.contains(&provider) || !order.model.models.contains(&model) {
+                continue;
+            }
+            // An offer that has become cheaper than the bid needs none.
+            let bid = (!posted.offer.price.within(&bid.price())).then(|| Arc::clone(bid));
+            let seller = match &bid {
+                Some(bid) => Arc::new(posted.at(bid.price())),
+                None => posted,
+            };
+            if routing::judge(&seller, wish) == Verdict::Fine {
+                return Ok(Some(Picked {
+                    seller,
+                    route: None,
+                    bid,
+                }));
+            }
+        }
+        match terms.wait() {
+            // An answer that broke off in the middle goes on at once.
+            Some(wait) if !has_begun(&order.job) => Err(Error::Busy {
+                retry_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(SHORTEST_WAIT),
+            }),
+            _ => Ok(None),
         }
     }
 
@@ -81,7 +126,18 @@ impl Desk {
         };
         let pools = self.book.pools(&order.model.models, &order.preferences.regions);
         let lowest = pools.iter().filter_map(|pool| pool.lowest_cost(usage));
-        lowest.min()
+        let bid = order.terms.as_ref().and_then(|terms| terms.lowest_cost(usage));
+        lowest.chain(bid).min()
+    }
+}
+
+/// Whether a part of the answer is there already.
+fn has_begun(job: &Job) -> bool {
+    match job {
+        Job::Chat { generation, .. } | Job::Completion { generation, .. } => {
+            !generation.so_far.ids.is_empty() || !generation.so_far.text.is_empty()
+        }
+        Job::Embedding { .. } | Job::Predict { .. } => false,
     }
 }
 

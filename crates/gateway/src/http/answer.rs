@@ -160,6 +160,7 @@ pub(crate) fn order(
         idempotency: caller.idempotency,
         preferences: Arc::new(preferences),
         explain: caller.explain,
+        terms: caller.terms.clone(),
     };
     if let (Some(most), Some(left)) = (desk.most(&order), caller.key.left())
         && most > left

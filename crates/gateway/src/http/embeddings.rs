@@ -22,7 +22,7 @@ pub(crate) async fn handle(State(desk): Shared, request: Request) -> Response {
     serve(desk, request, "embedding", answer).await
 }
 
-async fn answer(desk: Arc<Desk>, caller: Caller, body: Bytes) -> Result<Reply, Error> {
+pub(super) async fn answer(desk: Arc<Desk>, caller: Caller, body: Bytes) -> Result<Reply, Error> {
     let request = EmbeddingRequest::parse(&body)?;
     drop(body);
     let model = desk.resolve(&request.model)?;

@@ -2,20 +2,24 @@
 
 mod answer;
 mod auth;
+mod batches;
 mod body;
 mod chat;
 mod completions;
 mod embeddings;
 mod endpoints;
 mod error;
+mod files;
 mod health;
 mod idempotent;
 mod infer;
 mod model_list;
+mod query;
 mod said;
 mod script;
 mod serving;
 mod stream;
+mod upload;
 
 use std::sync::Arc;
 
@@ -28,7 +32,10 @@ use axum::{
     routing::{get, post},
 };
 
+pub(crate) use batches::{Errand, perform};
+pub(crate) use error::Failure;
 pub(crate) use idempotent::Bells;
+pub(crate) use serving::ReplyBody;
 
 use tracing::Instrument as _;
 
@@ -47,6 +54,12 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
         .route("/v1/chat/completions", post(chat::handle))
         .route("/v1/completions", post(completions::handle))
         .route("/v1/embeddings", post(embeddings::handle))
+        .route("/v1/files", post(files::create).get(files::list))
+        .route("/v1/files/{id}", get(files::one).delete(files::delete))
+        .route("/v1/files/{id}/content", get(files::content))
+        .route("/v1/batches", post(batches::create).get(batches::list))
+        .route("/v1/batches/{id}", get(batches::one))
+        .route("/v1/batches/{id}/cancel", post(batches::cancel))
         .route("/v2", get(infer::server))
         .route("/v2/health/live", get(health::live))
         .route("/v2/health/ready", get(health::ready))

@@ -18,7 +18,7 @@ use super::{
     error::{Failure, build},
     idempotent,
 };
-use crate::{Error, desk::Desk, metrics::RequestLabels, store::KeyRow};
+use crate::{Error, batch::Terms, desk::Desk, metrics::RequestLabels, store::KeyRow};
 
 /// A request with this header is told why it went where it went, in `x-rialto-route`.
 const EXPLAIN: &str = "x-rialto-explain";
@@ -29,6 +29,8 @@ pub(crate) struct Caller {
     pub(crate) idempotency: Option<[u8; 32]>,
     /// Whether it wants to know why its seller was chosen.
     pub(crate) explain: bool,
+    /// What was bid for it, if it is of a batch.
+    pub(crate) terms: Option<Arc<Terms>>,
     pub(crate) presence: Presence,
 }
 
@@ -187,6 +189,7 @@ where
         key,
         idempotency,
         explain,
+        terms,
         presence,
     } = caller;
     let keyed = idempotency.map(|id| idempotent::Keyed {
@@ -201,6 +204,7 @@ where
                 key,
                 idempotency,
                 explain,
+                terms,
                 presence,
             };
             work(desk, caller, bytes).await.unwrap_or_else(|error| {
@@ -233,6 +237,7 @@ async fn admit(
         key,
         idempotency,
         explain: headers.contains_key(EXPLAIN),
+        terms: None,
         presence,
     };
     Ok((caller, bytes))

@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, collections::HashMap, sync::Arc};
 
-use rialto_protocol::{Address, ModelId, NanoDollars, NodeKey, Signature, Usage, offer::Offer};
+use rialto_protocol::{Address, ModelId, NanoDollars, NodeKey, Price, Signature, Usage, offer::Offer};
 
 use super::record::Record;
 
@@ -27,6 +27,21 @@ pub struct Seller {
     pub from: NodeKey,
     /// What was measured.
     pub record: Arc<Record>,
+}
+
+impl Seller {
+    /// The same seller at another price, which it has agreed to.
+    pub(crate) fn at(&self, price: Price) -> Self {
+        Self {
+            offer: Offer {
+                price,
+                ..self.offer.clone()
+            },
+            signature: self.signature,
+            from: self.from,
+            record: Arc::clone(&self.record),
+        }
+    }
 }
 
 /// A seller with the figure by which it is ranked: less is better.

@@ -1,10 +1,14 @@
-//! What the gateway keeps: channels, signed totals, requests, receipts, keys and idempotent answers, in one SQLite file.
+//! What the gateway keeps: channels, signed totals, requests, receipts, keys, idempotent answers,
+//! files and batches, in one SQLite file.
 //!
 //! A signed total is on disk before its voucher is sent. Several processes may have the file open: the command line
 //! creates keys and reads receipts while the gateway runs.
 
+mod batch_lines;
+mod batches;
 mod channels;
 mod clock;
+mod files;
 mod idempotency;
 mod keys;
 mod read;
@@ -15,9 +19,12 @@ pub(crate) mod tests;
 
 use std::{path::Path, time::Duration};
 
+pub(crate) use batch_lines::{Ended, LineRow};
+pub(crate) use batches::{BatchRow, Written};
 pub(crate) use channels::Parties;
 pub use channels::{ChannelRow, ChannelStatus};
 pub use clock::now;
+pub(crate) use files::{FileRow, Wanted};
 pub(crate) use idempotency::{Claim, StoredAnswer};
 pub use keys::{KeyRow, NewKey};
 pub use read::{ReceiptRow, Spend};

@@ -170,12 +170,11 @@ impl Store {
         let mut transaction = self.transaction().await?;
         sqlx::query(
             "INSERT INTO receipts (channel, sequence, request, key, signed, input, output, cost_nano, finished_at,
-             complaint) VALUES (?, ?, ?, (SELECT key FROM requests WHERE id = ?), ?, ?, ?, ?, ?, ?)
-             ON CONFLICT DO NOTHING",
+             complaint, idempotency) VALUES (?1, ?2, ?3, (SELECT key FROM requests WHERE id = ?3), ?4, ?5, ?6, ?7, ?8, ?9,
+             (SELECT idempotency FROM requests WHERE id = ?3)) ON CONFLICT DO NOTHING",
         )
         .bind(receipt.channel.0.to_vec())
         .bind(count_to_sql(receipt.sequence))
-        .bind(receipt.request.0.to_vec())
         .bind(receipt.request.0.to_vec())
         .bind(pack(signed)?)
         .bind(count_to_sql(receipt.usage.input))

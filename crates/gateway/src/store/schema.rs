@@ -5,7 +5,7 @@ use sqlx::SqlitePool;
 use crate::Error;
 
 /// The version that this software writes.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// What the second version added: when a channel was found closed, in seconds since 1970, because a reorganisation may
 /// open it again; and structures that outlive the process, such as the trail of blocks.
@@ -16,6 +16,71 @@ CREATE TABLE notes (
     body BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = 2;
+";
+
+/// What the third version added: files, batches and their requests; and of which request with an idempotency id a receipt
+/// is, so that what a batch cost is what its receipts add up to.
+const THIRD: &str = "
+ALTER TABLE receipts ADD COLUMN idempotency BLOB;
+CREATE INDEX receipts_idempotency ON receipts(idempotency) WHERE idempotency IS NOT NULL;
+CREATE TABLE files (
+    id TEXT PRIMARY KEY,
+    key TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    name TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER
+) STRICT;
+CREATE INDEX files_key ON files(key, created_at, id);
+CREATE INDEX files_end ON files(expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE batches (
+    id TEXT PRIMARY KEY,
+    key TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    input_file TEXT NOT NULL,
+    metadata TEXT,
+    status TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER,
+    in_progress_at INTEGER,
+    finalizing_at INTEGER,
+    completed_at INTEGER,
+    failed_at INTEGER,
+    expired_at INTEGER,
+    cancelling_at INTEGER,
+    cancelled_at INTEGER,
+    output_file TEXT,
+    error_file TEXT,
+    errors TEXT NOT NULL DEFAULT '[]',
+    model TEXT,
+    total INTEGER NOT NULL DEFAULT 0,
+    completed INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    output_bytes INTEGER NOT NULL DEFAULT 0,
+    error_bytes INTEGER NOT NULL DEFAULT 0,
+    output_seconds INTEGER
+) STRICT;
+CREATE INDEX batches_key ON batches(key, created_at, id);
+CREATE INDEX batches_input ON batches(input_file);
+CREATE TABLE batch_lines (
+    batch TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    id BLOB NOT NULL UNIQUE,
+    custom_id TEXT NOT NULL,
+    offset INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    input INTEGER NOT NULL,
+    output INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    posted_input INTEGER NOT NULL DEFAULT 0,
+    posted_output INTEGER NOT NULL DEFAULT 0,
+    posted_request INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (batch, number),
+    UNIQUE (batch, custom_id)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 3;
 ";
 
 const TABLES: &str = "
@@ -95,16 +160,15 @@ pub(super) async fn prepare(pool: &SqlitePool) -> Result<(), Error> {
     let (version,): (i64,) = sqlx::query_as("PRAGMA user_version")
         .fetch_one(&mut *transaction)
         .await?;
-    match version {
-        0 => {
-            sqlx::raw_sql(TABLES).execute(&mut *transaction).await?;
-            sqlx::raw_sql(SECOND).execute(&mut *transaction).await?;
-        }
-        1 => {
-            sqlx::raw_sql(SECOND).execute(&mut *transaction).await?;
-        }
-        VERSION => {}
+    let missing: &[&'static str] = match version {
+        0 => &[TABLES, SECOND, THIRD],
+        1 => &[SECOND, THIRD],
+        2 => &[THIRD],
+        VERSION => &[],
         other => return Err(wrong_version(other)),
+    };
+    for step in missing {
+        sqlx::raw_sql(*step).execute(&mut *transaction).await?;
     }
     transaction.commit().await?;
     Ok(())

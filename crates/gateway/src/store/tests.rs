@@ -68,7 +68,7 @@ fn request(key: &str, number: u8, idempotency: Option<[u8; 32]>) -> Begin {
     }
 }
 
-fn receipt(number: u8) -> SignedReceipt {
+pub(crate) fn receipt(number: u8) -> SignedReceipt {
     let cost = PRICE.cost(Usage { input: 10, output: 2 });
     let receipt = Receipt {
         channel: params().id(),
@@ -192,7 +192,8 @@ async fn a_reader_sees_what_a_writer_wrote_and_another_version_is_refused() {
 async fn a_file_of_the_first_version_is_brought_up_to_date() {
     let (folder, store) = store().await;
     begin(&store, None).await;
-    sqlx::raw_sql("DROP TABLE notes; ALTER TABLE channels DROP COLUMN closed_at; PRAGMA user_version = 1")
+    sqlx::raw_sql("DROP TABLE notes; ALTER TABLE channels DROP COLUMN closed_at; DROP TABLE files; DROP TABLE batches; DROP TABLE batch_lines;
+         DROP INDEX receipts_idempotency; ALTER TABLE receipts DROP COLUMN idempotency; PRAGMA user_version = 1")
         .execute(&store.writer)
         .await
         .unwrap();

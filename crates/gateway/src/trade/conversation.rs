@@ -496,8 +496,16 @@ impl Conversation {
             RefusalCode::BadRequest | RefusalCode::ContextExceeded => (Error::Refused(refusal), Next::Nobody),
             RefusalCode::Busy => {
                 let retry_ms = refusal.retry_after_ms.unwrap_or(BUSY_PAUSE_MS).clamp(10, 600_000);
-                self.deal.seller.record.punish(Penalty::Busy(ms(retry_ms)));
+                match &self.deal.bid {
+                    // It has room for whoever pays what it posted.
+                    Some(bid) => bid.pause(ms(retry_ms)),
+                    None => self.deal.seller.record.punish(Penalty::Busy(ms(retry_ms))),
+                }
                 (Error::Busy { retry_ms }, Next::Another)
+            }
+            RefusalCode::PriceChanged if let Some(bid) = &self.deal.bid => {
+                bid.give_up();
+                (failed("its bid is used up"), Next::Another)
             }
             RefusalCode::UnknownModel | RefusalCode::PriceChanged | RefusalCode::ShuttingDown => {
                 // A new offer comes with the next look into the book.

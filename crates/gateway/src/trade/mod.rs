@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rialto_protocol::{ChannelId, NanoDollars, RequestId, Usage, job::Job, output::Output};
 use tokio::sync::mpsc;
 
-use crate::{Error, buying::Bill, desk::Desk, routing::Seller};
+use crate::{Error, batch::BidInHand, buying::Bill, desk::Desk, routing::Seller};
 
 /// Pieces of an answer that may wait for a slow client.
 const BUFFER: usize = 64;
@@ -27,6 +27,8 @@ pub(crate) struct Deal {
     /// The most units of input that may be billed.
     pub(crate) most_input: u64,
     pub(crate) seller: Arc<Seller>,
+    /// The bid at whose price it is bought; the seller's offer then has that price.
+    pub(crate) bid: Option<Arc<BidInHand>>,
 }
 
 /// What happens in a trade. Exactly one of `Finished` and `Failed` comes, and it is the last.

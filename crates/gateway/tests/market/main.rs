@@ -9,6 +9,7 @@
     reason = "a test that cannot go on ends"
 )]
 
+mod batches;
 mod failover;
 mod hostile;
 mod seller;
@@ -39,6 +40,8 @@ struct World {
     client: Client,
     key: String,
     sellers: Vec<Arc<Seller>>,
+    /// Seconds that a batch has.
+    window: u64,
 }
 
 fn session() -> SigningKey {
@@ -96,6 +99,7 @@ impl World {
             client: Client::new(),
             key,
             sellers,
+            window: 24 * 3_600,
         };
         world.start().await;
         world
@@ -120,6 +124,7 @@ impl World {
             max_body_bytes: 64 << 10,
             ..Config::default()
         };
+        config.batches.window_seconds = self.window;
         config.timeouts.browse_ms = 50;
         config.timeouts.first_frame_ms = 5_000;
         config.timeouts.frame_ms = 5_000;

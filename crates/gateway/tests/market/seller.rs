@@ -15,6 +15,7 @@ use rialto_protocol::{
     manifest::{Artifact, Format, Manifest, TaskKind},
     offer::{Announcement, Offer},
     output::{FinishReason, Output, ResponseHasher},
+    tender::{Bid, SignedTender},
     ticket::Peer,
     voucher::VoucherVerifier,
     wire::{BuyerFrame, OffersRequest, OffersResponse, Refusal, RefusalCode, SellerFrame, TradeRequest},
@@ -74,6 +75,10 @@ pub(crate) struct Seller {
     pub(crate) asked: Mutex<Option<Job>>,
     /// Tokens that were sent in all.
     pub(crate) sent: AtomicU64,
+    /// What it bids for work that can wait.
+    pub(crate) bid: Mutex<Option<Price>>,
+    /// Tenders that it was sent.
+    pub(crate) tenders: AtomicUsize,
 }
 
 pub(crate) fn manifest(name: &str, task: TaskKind) -> Manifest {
@@ -124,6 +129,8 @@ impl Seller {
             requests: AtomicUsize::new(0),
             asked: Mutex::default(),
             sent: AtomicU64::new(0),
+            bid: Mutex::new(None),
+            tenders: AtomicUsize::new(0),
         });
         tokio::spawn(Arc::clone(&seller).accept());
         seller
@@ -135,6 +142,25 @@ impl Seller {
 
     pub(crate) fn peer(&self) -> Peer {
         self.node.peer()
+    }
+
+    fn bid(&self, signed: &SignedTender) -> OffersResponse {
+        self.tenders.fetch_add(1, Ordering::SeqCst);
+        let (now, tender) = (rialto_gateway::store::now(), &signed.tender);
+        signed.check(now).unwrap();
+        let Some(price) = *self.bid.lock().unwrap() else {
+            return OffersResponse::NoBid(Refusal::new(RefusalCode::Busy, "no room"));
+        };
+        let bid = Bid {
+            provider: self.key.address(),
+            tender: tender.digest(),
+            buyer: tender.buyer,
+            model: tender.models[0],
+            price,
+            usage: tender.usage,
+            expires_at: now + 600,
+        };
+        OffersResponse::Bid(Box::new(bid.sign(&self.key)))
     }
 
     fn offers(&self) -> Vec<Announcement> {
@@ -171,6 +197,7 @@ impl Seller {
             match incoming {
                 Incoming::Offers(_, call) => {
                     let response = match call.request() {
+                        OffersRequest::Tender(tender) => seller.bid(tender),
                         OffersRequest::Browse => OffersResponse::Book(seller.offers()),
                         OffersRequest::Announce(_) | OffersRequest::Relay(_) => OffersResponse::Noted {
                             accepted: 0,

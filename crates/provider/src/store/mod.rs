@@ -3,6 +3,7 @@
 //! One task writes; it takes everything that waits and commits it in one transaction, so that many requests share the
 //! cost of one sync to disk. The order of writes is the order of [`Store::submit`].
 
+mod bids;
 mod migrate;
 pub mod read;
 mod restore;
@@ -19,8 +20,8 @@ use std::{
 };
 
 use rialto_protocol::{
-    ChannelId, ChannelParams, Digest, MicroDollars, Price, Receipt, RequestId, SignedReceipt, SignedVoucher,
-    channel::ChannelState, fingerprint::Fingerprint,
+    ChannelId, ChannelParams, Digest, MicroDollars, Price, Receipt, RequestId, SignedReceipt, SignedVoucher, Usage,
+    channel::ChannelState, fingerprint::Fingerprint, tender::SignedBid,
 };
 use rialto_settlement::Trail;
 use serde::{Deserialize, Serialize};
@@ -101,6 +102,10 @@ pub(crate) enum Write {
     Unredeem(u64),
     /// How far the chain was followed.
     Trail(Box<Trail>),
+    /// A bid that is about to be made.
+    Bid(Box<SignedBid>),
+    /// What was drawn from a bid in all.
+    Drawn(Digest, Usage),
     /// A number to remember under a name.
     Mark(&'static str, u64),
 }

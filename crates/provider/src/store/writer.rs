@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tracing::error;
 
 use super::{
-    Batch, Order, Redemption, Write,
+    Batch, Order, Redemption, Write, bids,
     restore::TRAIL,
     row::{number, pack, wide},
 };
@@ -121,6 +121,8 @@ async fn apply(connection: &mut SqliteConnection, write: &Write) -> Result<(), E
             query.execute(connection).await?;
             Ok(())
         }
+        Write::Bid(signed) => bids::write(connection, signed).await,
+        Write::Drawn(bid, usage) => bids::write_drawn(connection, bid, *usage).await,
         Write::Mark(name, value) => {
             let query = sqlx::query("INSERT OR REPLACE INTO marks (name, value) VALUES (?, ?)")
                 .bind(*name)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rialto_engine::{Prepared, Scope};
 use rialto_protocol::{
-    ChannelParams, Digest, RequestId, Signature, SignedReceipt, SignedVoucher,
+    ChannelParams, Digest, Price, RequestId, Signature, SignedReceipt, SignedVoucher, Usage,
     account::VoucherError,
     hash::keccak256,
     wire::{Refusal, RefusalCode, SellerFrame, TradeRequest},
@@ -15,6 +15,7 @@ use super::{
     line::{Heard, Line},
 };
 use crate::{
+    bids::Drawn,
     channel::{Channel, Live},
     queue::Place,
     reconcile::reconcile,
@@ -29,6 +30,8 @@ pub(crate) struct Admitted {
     pub(crate) live: Live,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) place: Place,
+    /// What it draws from a bid, if it is served at one's price.
+    pub(crate) drawn: Option<Drawn>,
     pub(crate) prepared: Box<dyn Prepared>,
     pub(crate) open: OpenRequest,
     pub(crate) max_output: u64,
@@ -36,25 +39,27 @@ pub(crate) struct Admitted {
 
 /// Checks a request in the order of what the checks cost us, and has its first part paid.
 pub(crate) async fn admit(room: &Room, request: TradeRequest, line: &mut Line) -> Result<Admitted, Stop> {
-    let shelf = check(room, &request)?;
-    let channel = room.channels.find(&request.channel).await?;
+    let (shelf, terms) = check(room, &request)?;
+    let params = request.channel;
+    let channel = room.channels.find(&params).await?;
     let request_hash = request.job.hash(request.id);
     verify(&channel, &request.voucher)?;
     prove(&channel, request_hash, &request.proof)?;
     let live = begin(&channel, request.id).await?;
     let catch_up = reconcile(&channel, &room.store, &request.statement, &request.id).await?;
-    let place = shelf.queue.enter().map_err(refusal::full)?;
+    let place = enter(&shelf, terms)?;
     let prepared = shelf
         .listing
         .engine
-        .prepare(request.job, scope(&request.channel))
+        .prepare(request.job, scope(&params))
         .await
         .map_err(|complaint| refusal::engine(&complaint))?;
     let max_output = prepared.max_output();
+    let drawn = terms.draw(room, &params, prepared.input_units(), max_output)?;
     let open = OpenRequest {
         request: request.id,
         request_hash,
-        price: shelf.listing.price,
+        price: terms.price,
         input: prepared.input_units(),
         covered: max_output.min(room.config.chunk),
         floor: 0,
@@ -73,6 +78,7 @@ pub(crate) async fn admit(room: &Room, request: TradeRequest, line: &mut Line) -
         live,
         shelf,
         place,
+        drawn,
         prepared,
         open,
         max_output,
@@ -85,7 +91,7 @@ fn scope(channel: &ChannelParams) -> Scope {
 }
 
 /// What can be checked without a look at channel or engine.
-fn check(room: &Room, request: &TradeRequest) -> Result<Arc<Shelf>, Refusal> {
+fn check(room: &Room, request: &TradeRequest) -> Result<(Arc<Shelf>, Terms), Refusal> {
     if room.closing.is_cancelled() {
         return Err(refusal::stopping());
     }
@@ -97,13 +103,51 @@ fn check(room: &Room, request: &TradeRequest) -> Result<Arc<Shelf>, Refusal> {
         .shelves
         .get(&request.channel.model)
         .ok_or_else(|| Refusal::new(RefusalCode::UnknownModel, "the provider does not sell this model"))?;
-    if !shelf.listing.price.within(&request.price) {
-        return Err(Refusal::new(
-            RefusalCode::PriceChanged,
-            "the price is higher now, read the new offer",
-        ));
+    let terms = Terms::of(room, shelf, request)
+        .ok_or_else(|| Refusal::new(RefusalCode::PriceChanged, "the price is higher now, read the new offer"))?;
+    Ok((shelf.clone(), terms))
+}
+
+/// The price that a request is served at.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    price: Price,
+    /// Whether it is below the posted one, because the buyer was bid it.
+    bid: bool,
+}
+
+impl Terms {
+    /// The posted price if the buyer pays as much, else the one that it names if it was bid that; `None` if neither.
+    fn of(room: &Room, shelf: &Shelf, request: &TradeRequest) -> Option<Self> {
+        let posted = shelf.listing.price;
+        if posted.within(&request.price) {
+            return Some(Self {
+                price: posted,
+                bid: false,
+            });
+        }
+        let bid = room.bids.knows(&request.channel, request.price);
+        bid.then_some(Self {
+            price: request.price,
+            bid,
+        })
     }
-    Ok(shelf.clone())
+
+    /// Takes the units that the request may need from the buyer's bid, if it is served at one's price.
+    fn draw(self, room: &Room, channel: &ChannelParams, input: u64, output: u64) -> Result<Option<Drawn>, Refusal> {
+        let usage = Usage { input, output };
+        let drawn = self.bid.then(|| room.bids.draw(channel, self.price, usage));
+        drawn.transpose()
+    }
+}
+
+/// Takes a place in the queue. Work at the price of a bid only fills slots that nobody who pays the posted price wants.
+fn enter(shelf: &Shelf, terms: Terms) -> Result<Place, Refusal> {
+    let capacity = usize::try_from(shelf.queue.capacity()).unwrap_or(usize::MAX);
+    if terms.bid && shelf.queue.load() >= capacity {
+        return Err(refusal::full(shelf.queue.full()));
+    }
+    shelf.queue.enter().map_err(refusal::full)
 }
 
 pub(super) fn verify(channel: &Channel, voucher: &SignedVoucher) -> Result<(), Refusal> {

@@ -77,6 +77,7 @@ async fn finish(room: &Room, admitted: Admitted, mut line: Line, arrived: Instan
         live,
         shelf,
         place,
+        drawn,
         prepared,
         open,
         max_output,
@@ -95,6 +96,9 @@ async fn finish(room: &Room, admitted: Admitted, mut line: Line, arrived: Instan
     let (cpu_micros, fingerprint) = outcome.ending.map_or((0, Fingerprint::default()), |ending| {
         (ending.cpu_micros, within(ending.fingerprint, usage.output))
     });
+    if let Some(drawn) = drawn {
+        drawn.settle(usage);
+    }
     let (signed, commit) = channel.settle(Bill {
         request: open.request,
         request_hash: open.request_hash,

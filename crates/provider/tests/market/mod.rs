@@ -266,6 +266,7 @@ impl Market {
             session: key(5),
             domain: self.domain,
             to,
+            price: PRICE,
             serial: 0,
         }
     }
@@ -305,6 +306,8 @@ pub(crate) struct Buyer {
     pub(crate) session: SigningKey,
     pub(crate) domain: Domain,
     pub(crate) to: Peer,
+    /// What it names in its requests, and expects to be billed.
+    pub(crate) price: Price,
     serial: u8,
 }
 
@@ -352,11 +355,11 @@ impl Buyer {
             input: job.max_input(),
             output: covered,
         };
-        let voucher = self.account.reserve(id, PRICE.cost(usage)).unwrap();
+        let voucher = self.account.reserve(id, self.price.cost(usage)).unwrap();
         TradeRequest {
             id,
             channel: *self.account.params(),
-            price: PRICE,
+            price: self.price,
             statement: self.account.statement(),
             voucher: voucher.sign(&self.domain, &self.session),
             proof: self.proof(id, &job, &self.session),
@@ -402,7 +405,7 @@ impl Buyer {
             input: call.input,
             output: output_units,
         };
-        let voucher = self.account.reserve(call.id, PRICE.cost(usage)).unwrap();
+        let voucher = self.account.reserve(call.id, self.price.cost(usage)).unwrap();
         voucher.sign(&self.domain, &self.session)
     }
 
@@ -457,7 +460,7 @@ impl Buyer {
 
     fn settle(&mut self, call: &Call, receipt: &SignedReceipt) {
         let observed = Observed {
-            price: PRICE,
+            price: self.price,
             request_hash: call.job.hash(call.id),
             usage: Usage {
                 input: call.input,
