@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Config, Error, Store,
     book::{Book, Resolved, Stakes},
-    http::Bells,
+    http::{Attempts, Bells},
     metrics::Metrics,
     paying::Ledger,
     routing::{Candidate, Ceiling, Health, Traffic, Verdict, choose},
@@ -43,6 +43,8 @@ pub(crate) struct Desk {
     pub(crate) places: Arc<Semaphore>,
     /// Idempotent requests being answered.
     pub(crate) bells: Bells,
+    /// Purchases for clients that retry by themselves.
+    pub(crate) attempts: Attempts,
     /// Tells this run of the gateway from others.
     pub(crate) boot: [u8; 16],
 }
@@ -53,6 +55,7 @@ pub(crate) struct Order {
     pub(crate) job: Arc<Job>,
     /// The API key that pays: its public part.
     pub(crate) key: String,
+    /// What its requests are stored under: its idempotency record, or its purchase for a client that retries.
     pub(crate) idempotency: Option<[u8; 32]>,
     /// The most units of input that may be billed.
     pub(crate) most_input: u64,

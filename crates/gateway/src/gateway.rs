@@ -1,6 +1,6 @@
 //! Wires the gateway's parts, in reading order, and ends them.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::serve::ListenerExt as _;
 use rialto_network::Node;
@@ -19,7 +19,7 @@ use crate::{
     book::{Stakes, answer_peers, browse},
     config::ms,
     desk::Desk,
-    http::{self, Bells},
+    http::{self, Attempts, Bells},
     metrics::Metrics,
     paying::{Ledger, Sellers},
     routing::{Health, Traffic},
@@ -81,6 +81,7 @@ impl Gateway {
             Arc::clone(&config),
         )
         .await?;
+        let left = store.left_open_since(now().saturating_sub(config.timeouts.retry_seconds)).await?;
         let desk = Arc::new(Desk {
             node: parts.node,
             book,
@@ -94,6 +95,7 @@ impl Gateway {
             halt: CancellationToken::new(),
             places: Arc::new(Semaphore::new(config.max_requests)),
             bells: Bells::default(),
+            attempts: Attempts::new(left),
             boot: rand::random(),
             config,
         });
@@ -151,6 +153,7 @@ impl Gateway {
             self.desk.halt.cancel();
             server.abort();
         }
+        self.desk.attempts.give_up();
         self.desk.tasks.close();
         let receipts = ms(self.desk.config.timeouts.cancel_ms).saturating_mul(2);
         if timeout(receipts, self.desk.tasks.wait()).await.is_err() {
@@ -198,6 +201,7 @@ async fn keep_house(desk: Arc<Desk>, stop: CancellationToken) {
         if let Err(error) = desk.ledger.tend().await {
             tracing::debug!(%error, "channels were not looked after");
         }
+        desk.attempts.prune(Duration::from_secs(timeouts.retry_seconds));
         let before = now().saturating_sub(timeouts.idempotency_seconds);
         let pruned = async {
             desk.store.prune_answers(before).await?;

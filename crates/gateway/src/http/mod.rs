@@ -1,6 +1,7 @@
 //! The public HTTP APIs.
 
 mod answer;
+mod attempts;
 mod auth;
 mod body;
 mod chat;
@@ -27,6 +28,7 @@ use axum::{
     routing::{get, post},
 };
 
+pub(crate) use attempts::Attempts;
 pub(crate) use idempotent::Bells;
 
 use tracing::Instrument as _;
