@@ -375,6 +375,8 @@ fn refused(refusal: &Refusal) -> PublicError {
     let field = refusal.field.as_ref().map(|field| field.chars().take(64).collect());
     match refusal.code {
         RefusalCode::ContextExceeded => {
+            // Libraries know this error by such words rather than by its code.
+            let message = format!("The prompt is too long for this model: {message}");
             PublicError::new(400, INVALID, "context_length_exceeded", message).param(field.or(Some("messages".into())))
         }
         _ => PublicError::new(400, INVALID, "invalid_value", message).param(field),

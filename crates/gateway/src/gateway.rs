@@ -81,7 +81,9 @@ impl Gateway {
             Arc::clone(&config),
         )
         .await?;
-        let left = store.left_open_since(now().saturating_sub(config.timeouts.retry_seconds)).await?;
+        let left = store
+            .left_open_since(now().saturating_sub(config.timeouts.retry_seconds))
+            .await?;
         let desk = Arc::new(Desk {
             node: parts.node,
             book,

@@ -104,12 +104,11 @@ impl Store {
 
     /// Whether something may still be billed under this name.
     pub(crate) async fn may_bill_under(&self, id: [u8; 32]) -> Result<bool, Error> {
-        let row = sqlx::query(
-            "SELECT 1 FROM requests WHERE idempotency = ? AND state IN ('open', 'interrupted') LIMIT 1",
-        )
-        .bind(id.to_vec())
-        .fetch_optional(&self.readers)
-        .await?;
+        let row =
+            sqlx::query("SELECT 1 FROM requests WHERE idempotency = ? AND state IN ('open', 'interrupted') LIMIT 1")
+                .bind(id.to_vec())
+                .fetch_optional(&self.readers)
+                .await?;
         Ok(row.is_some())
     }
 

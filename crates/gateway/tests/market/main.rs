@@ -10,6 +10,7 @@
 )]
 
 mod hostile;
+mod retries;
 mod seller;
 mod tools;
 mod words;
@@ -38,6 +39,8 @@ struct World {
     client: Client,
     key: String,
     sellers: Vec<Arc<Seller>>,
+    /// How long a purchase waits for a client that retries.
+    retry_pause_ms: u64,
 }
 
 fn session() -> SigningKey {
@@ -95,6 +98,7 @@ impl World {
             client: Client::new(),
             key,
             sellers,
+            retry_pause_ms: 60_000,
         };
         world.start().await;
         world
@@ -121,6 +125,7 @@ impl World {
         config.timeouts.browse_ms = 50;
         config.timeouts.first_frame_ms = 5_000;
         config.timeouts.frame_ms = 5_000;
+        config.timeouts.retry_pause_ms = self.retry_pause_ms;
         let gateway = Gateway::start(Parts {
             node: node.await.unwrap(),
             wallet: wallet(),

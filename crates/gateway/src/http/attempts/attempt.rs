@@ -69,7 +69,7 @@ struct Standing {
 
 impl Attempt {
     /// A purchase that serves an attempt with this number, and has a reader.
-    fn new(id: [u8; 32], count: u32, asking: BoxFuture<'static, Reply>) -> Self {
+    pub(super) fn new(id: [u8; 32], count: u32, asking: BoxFuture<'static, Reply>) -> Self {
         Self {
             id,
             standing: Mutex::new(Standing {
@@ -115,6 +115,18 @@ impl Attempt {
             _ => 4,
         };
         (standing.count < count).then_some((standing.count, likely))
+    }
+
+    /// Lets an attempt with this number read; false if the answer is gone.
+    pub(super) fn serve(&self, count: u32) -> bool {
+        let mut standing = self.standing();
+        if standing.gone {
+            return false;
+        }
+        standing.count = standing.count.max(count);
+        standing.readers += 1;
+        standing.left = None;
+        true
     }
 
     /// What equal calls have in common: the first half of the name.
@@ -198,15 +210,7 @@ impl Reader {
 
     /// Reads for an attempt with this number; `None` if the answer is gone.
     pub(super) fn attach(desk: &Arc<Desk>, attempt: &Arc<Attempt>, count: u32) -> Option<Self> {
-        let mut standing = attempt.standing();
-        if standing.gone {
-            return None;
-        }
-        standing.count = standing.count.max(count);
-        standing.readers += 1;
-        standing.left = None;
-        drop(standing);
-        Some(Self::of(desk, attempt))
+        attempt.serve(count).then(|| Self::of(desk, attempt))
     }
 
     /// Waits for the beginning of the answer.

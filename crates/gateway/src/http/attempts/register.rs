@@ -49,6 +49,13 @@ impl Known {
         self.order.push_back(attempt);
     }
 
+    fn best(&self, scope: [u8; 16], count: u32) -> Option<Arc<Attempt>> {
+        let all = self.by_scope.get(&scope)?.iter();
+        let fitting = all.filter_map(|attempt| Some((attempt.fit(count)?, attempt)));
+        let (_, best) = fitting.max_by_key(|(fit, _)| *fit)?;
+        Some(Arc::clone(best))
+    }
+
     /// Takes a purchase from where retries look. The rest of it goes with its age.
     fn remove(&mut self, attempt: &Arc<Attempt>) {
         let scope = attempt.scope();
@@ -121,11 +128,7 @@ impl Attempts {
 
     /// The purchase that fits a retry with this number best.
     pub(super) fn find(&self, scope: [u8; 16], count: u32) -> Option<Arc<Attempt>> {
-        let known = self.known();
-        let all = known.by_scope.get(&scope)?.iter();
-        let fitting = all.filter_map(|attempt| Some((attempt.fit(count)?, attempt)));
-        let best = fitting.max_by_key(|(fit, _)| *fit)?;
-        Some(Arc::clone(best.1))
+        self.known().best(scope, count)
     }
 
     /// Forgets a purchase: a retry buys anew.
@@ -160,5 +163,75 @@ impl Attempts {
         for attempt in all {
             attempt.give_up(Duration::ZERO);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn attempt(count: u32) -> Arc<Attempt> {
+        Arc::new(Attempt::new([7; 32], count, futures::future::pending().boxed()))
+    }
+
+    proptest! {
+        /// Equal calls side by side: each makes some attempts, of which some arrive, in any order.
+        #[test]
+        fn there_are_never_more_purchases_than_calls(
+            arriving in prop::collection::vec(prop::collection::vec(any::<bool>(), 1..6), 1..8),
+            turns in prop::collection::vec(any::<prop::sample::Index>(), 64),
+        ) {
+            let mut known = Known::default();
+            let mut calls: Vec<_> = arriving.iter().map(|attempts| attempts.iter().zip(0u32..)).collect();
+            for turn in turns {
+                let turn = turn.index(calls.len());
+                let Some((true, count)) = calls[turn].next() else { continue };
+                let found = (count > 0).then(|| known.best([7; 16], count)).flatten();
+                match found {
+                    Some(found) => prop_assert!(found.serve(count)),
+                    None => known.insert(attempt(count)),
+                }
+            }
+            prop_assert!(known.order.len() <= calls.len());
+        }
+    }
+
+    #[test]
+    fn a_purchase_serves_each_number_once() {
+        let mut known = Known::default();
+        known.insert(attempt(0));
+        assert!(known.best([7; 16], 1).unwrap().serve(1));
+        assert!(known.best([7; 16], 1).is_none());
+        assert!(known.best([8; 16], 2).is_none());
+        assert!(known.best([7; 16], 2).unwrap().serve(2));
+    }
+
+    #[test]
+    fn what_is_over_is_forgotten_and_what_goes_on_is_not() {
+        let mut known = Known::default();
+        known.insert(attempt(0));
+        known.insert(Arc::new(Attempt::lost([7; 32])));
+        known.insert(Arc::new(Attempt::lost([9; 32])));
+        known.remove_over(Duration::from_secs(3_600), usize::MAX);
+        assert_eq!(known.order.len(), 3);
+        known.remove_over(Duration::ZERO, usize::MAX);
+        assert_eq!((known.order.len(), known.by_scope.len()), (1, 1));
+        assert!(known.best([7; 16], 1).unwrap().serve(1));
+    }
+
+    #[test]
+    fn the_oldest_answers_make_room() {
+        let mut known = Known::default();
+        let answers = [attempt(0), attempt(0), attempt(0)];
+        for answer in &answers {
+            known.bytes += 10;
+            known.answers.push_back((Arc::clone(answer), 10));
+        }
+        known.drop_answers(|_, all| all > 15);
+        assert_eq!((known.bytes, known.answers.len()), (10, 1));
+        assert_eq!(answers.map(|answer| answer.serve(1)), [false, false, true]);
     }
 }
