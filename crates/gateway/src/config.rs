@@ -85,6 +85,11 @@ pub struct Timeouts {
     pub idle_channel_seconds: u64,
     /// An idempotent answer is kept for this long.
     pub idempotency_seconds: u64,
+    /// An answer is kept for this long for a client that numbers its attempts; 0: its retries are requests of their own.
+    pub retry_seconds: u64,
+    /// For such a client to come back for an answer that it left; then the purchase is cancelled. Less than the sellers'
+    /// patience for a payment.
+    pub retry_pause_ms: u64,
     /// For requests to end when the gateway stops.
     pub shutdown_ms: u64,
 }
@@ -103,6 +108,10 @@ impl Default for Timeouts {
             standby_ms: 2_000,
             idle_channel_seconds: 30 * 24 * 3_600,
             idempotency_seconds: 24 * 3_600,
+            // The official clients obey a `Retry-After` of up to two minutes.
+            retry_seconds: 150,
+            // By themselves they pause for at most eight seconds.
+            retry_pause_ms: 15_000,
             shutdown_ms: 10_000,
         }
     }

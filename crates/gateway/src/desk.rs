@@ -11,7 +11,7 @@ use crate::{
     batch::Batches,
     book::{Book, Resolved, Stakes},
     buying::Uses,
-    http::Bells,
+    http::{Attempts, Bells},
     metrics::Metrics,
     paying::Ledger,
     routing::Prefixes,
@@ -40,6 +40,8 @@ pub(crate) struct Desk {
     pub(crate) bells: Bells,
     /// Files, and what batches share.
     pub(crate) batches: Batches,
+    /// Purchases for clients that retry by themselves.
+    pub(crate) attempts: Attempts,
     /// Tells this run of the gateway from others.
     pub(crate) boot: [u8; 16],
 }

@@ -143,6 +143,9 @@ pub enum Error {
     /// The chain refused to open or top up a channel.
     #[error("the chain refused: {0}")]
     Settlement(String),
+    /// What an earlier attempt of this call bought is not there any more.
+    #[error("the answer to an earlier attempt is gone")]
+    RetryLost,
     /// The same idempotency key with another body.
     #[error("the idempotency key was used with another body")]
     IdempotencyConflict,
@@ -310,6 +313,14 @@ impl Error {
                  have been billed. Send it with a new key to run it again.",
             )
             .never(),
+            Self::RetryLost => PublicError::new(
+                409,
+                INVALID,
+                "retry_outcome_unknown",
+                "An earlier attempt of this call was cut off, its answer is gone, and it may have been billed. Send the \
+                 request anew to buy it again.",
+            )
+            .never(),
             Self::IdempotencyFull => PublicError::new(
                 429,
                 "rate_limit_error",
@@ -443,6 +454,8 @@ fn refused(refusal: &Refusal) -> PublicError {
     let field = refusal.field.as_ref().map(|field| field.chars().take(64).collect());
     match refusal.code {
         RefusalCode::ContextExceeded => {
+            // Libraries know this error by such words rather than by its code.
+            let message = format!("The prompt is too long for this model: {message}");
             PublicError::new(400, INVALID, "context_length_exceeded", message).param(field.or(Some("messages".into())))
         }
         _ => PublicError::new(400, INVALID, "invalid_value", message).param(field),
@@ -465,6 +478,7 @@ mod tests {
             (Error::BadRequest(BadRequest::missing("model")), 400, INVALID, false),
             (Error::IdempotencyConflict, 422, INVALID, false),
             (Error::IdempotencyLost, 409, INVALID, false),
+            (Error::RetryLost, 409, INVALID, false),
             (Error::Busy { retry_ms: 5 }, 503, SERVER, true),
             (Error::ProviderTimeout { charged: true }, 504, SERVER, true),
             (Error::BadStore("secret".into()), 500, SERVER, true),

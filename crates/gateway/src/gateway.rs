@@ -21,7 +21,7 @@ use crate::{
     buying::{Uses, stand_by},
     config::ms,
     desk::Desk,
-    http::{self, Bells},
+    http::{self, Attempts, Bells},
     metrics::Metrics,
     paying::{Ledger, Sellers},
     routing::Prefixes,
@@ -90,6 +90,9 @@ impl Gateway {
         )
         .await?;
         let batches = Batches::open(&parts.store.with_file_name(FILES), &config.batches).await?;
+        let left = store
+            .left_open_since(now().saturating_sub(config.timeouts.retry_seconds))
+            .await?;
         let desk = Arc::new(Desk {
             node: parts.node,
             book,
@@ -104,6 +107,7 @@ impl Gateway {
             places: Arc::new(Semaphore::new(config.max_requests)),
             bells: Bells::default(),
             batches,
+            attempts: Attempts::new(left),
             boot: rand::random(),
             config,
         });
@@ -164,6 +168,7 @@ impl Gateway {
             self.desk.halt.cancel();
             server.abort();
         }
+        self.desk.attempts.give_up();
         self.desk.tasks.close();
         let receipts = ms(self.desk.config.timeouts.cancel_ms).saturating_mul(2);
         if timeout(receipts, self.desk.tasks.wait()).await.is_err() {
@@ -228,6 +233,7 @@ async fn keep_house(desk: Arc<Desk>, stop: CancellationToken) {
         if let Err(error) = desk.ledger.tend().await {
             tracing::debug!(%error, "channels were not looked after");
         }
+        desk.attempts.prune(Duration::from_secs(timeouts.retry_seconds));
         let before = now().saturating_sub(timeouts.idempotency_seconds);
         let pruned = async {
             desk.store.prune_answers(before).await?;

@@ -1,6 +1,7 @@
 //! The public HTTP APIs.
 
 mod answer;
+mod attempts;
 mod auth;
 mod batches;
 mod body;
@@ -34,6 +35,7 @@ use axum::{
 
 pub(crate) use batches::{Errand, perform};
 pub(crate) use error::Failure;
+pub(crate) use attempts::Attempts;
 pub(crate) use idempotent::Bells;
 pub(crate) use serving::ReplyBody;
 

@@ -1,4 +1,4 @@
-//! What every paid request goes through: a place, a key, a body, and perhaps an idempotency key.
+//! What every paid request goes through: a place, a key, a body, and perhaps an idempotency key or an attempt's number.
 
 use std::{future::Future, sync::Arc, time::Instant};
 
@@ -13,6 +13,7 @@ use futures::stream::BoxStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
+    attempts,
     auth::authenticate,
     body,
     error::{Failure, build},
@@ -26,6 +27,7 @@ const EXPLAIN: &str = "x-rialto-explain";
 /// Who asks, and for what.
 pub(crate) struct Caller {
     pub(crate) key: KeyRow,
+    /// What its purchase is stored under, if it may be asked for again.
     pub(crate) idempotency: Option<[u8; 32]>,
     /// Whether it wants to know why its seller was chosen.
     pub(crate) explain: bool,
@@ -91,7 +93,7 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: ReplyBody,
-    /// Whether it is kept for its idempotency key: something was or may have been bought.
+    /// Whether it is kept for a repetition: something was or may have been bought.
     pub(crate) keep: bool,
 }
 
@@ -197,6 +199,10 @@ where
         key: key.id.clone(),
         body: *blake3::hash(&bytes).as_bytes(),
     });
+    let numbered = idempotency.is_none() && desk.config.timeouts.retry_seconds > 0;
+    let call = numbered.then(|| attempts::Call::of(&parts.headers, &key.id, &path, &bytes));
+    let call = call.flatten();
+    let idempotency = idempotency.or(call.map(|call| call.id));
     let answer = {
         let desk = Arc::clone(&desk);
         move |presence| async move {
@@ -213,13 +219,12 @@ where
             })
         }
     };
-    match keyed {
-        None => answer(presence).await.into_response(),
-        Some(keyed) => match idempotent::run(desk, keyed, presence, answer).await {
-            Ok(response) => response,
-            Err(error) => failure(error).into_response(),
-        },
-    }
+    let answered = match (keyed, call) {
+        (Some(keyed), _) => idempotent::run(desk, keyed, presence, answer).await,
+        (None, Some(call)) => attempts::run(desk, call, presence, answer).await,
+        (None, None) => Ok(answer(presence).await.into_response()),
+    };
+    answered.unwrap_or_else(|error| failure(error).into_response())
 }
 
 async fn admit(

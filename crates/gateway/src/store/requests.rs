@@ -13,7 +13,7 @@ pub(crate) struct Begin {
     pub(crate) channel: ChannelId,
     /// The API key that pays.
     pub(crate) key: String,
-    /// The idempotency record that it belongs to.
+    /// The idempotency record that it belongs to, or the purchase for a client that retries.
     pub(crate) idempotency: Option<[u8; 32]>,
     pub(crate) price: Price,
     pub(crate) request_hash: Digest,
@@ -91,6 +91,37 @@ impl Store {
         raise(&mut transaction, channel, signed).await?;
         transaction.commit().await?;
         Ok(())
+    }
+
+    /// Whether anything was bought, or may have been, under this name.
+    pub(crate) async fn bought_under(&self, id: [u8; 32]) -> Result<bool, Error> {
+        let row = sqlx::query("SELECT 1 FROM requests WHERE idempotency = ? AND state <> 'void' LIMIT 1")
+            .bind(id.to_vec())
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// Whether something may still be billed under this name.
+    pub(crate) async fn may_bill_under(&self, id: [u8; 32]) -> Result<bool, Error> {
+        let row =
+            sqlx::query("SELECT 1 FROM requests WHERE idempotency = ? AND state IN ('open', 'interrupted') LIMIT 1")
+                .bind(id.to_vec())
+                .fetch_optional(&self.readers)
+                .await?;
+        Ok(row.is_some())
+    }
+
+    /// The names under which something was begun since this time, in seconds since 1970, and not ended.
+    pub(crate) async fn left_open_since(&self, since: u64) -> Result<Vec<[u8; 32]>, Error> {
+        let rows: Vec<(Vec<u8>,)> = sqlx::query_as(
+            "SELECT DISTINCT idempotency FROM requests
+             WHERE state IN ('open', 'interrupted') AND idempotency IS NOT NULL AND started_at >= ?",
+        )
+        .bind(count_to_sql(since))
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(rows.into_iter().filter_map(|(name,)| name.try_into().ok()).collect())
     }
 
     /// Forgets a request that was refused before any work.

@@ -12,6 +12,7 @@
 mod batches;
 mod failover;
 mod hostile;
+mod retries;
 mod seller;
 mod tools;
 mod words;
@@ -42,6 +43,8 @@ struct World {
     sellers: Vec<Arc<Seller>>,
     /// Seconds that a batch has.
     window: u64,
+    /// How long a purchase waits for a client that retries.
+    retry_pause_ms: u64,
 }
 
 fn session() -> SigningKey {
@@ -100,6 +103,7 @@ impl World {
             key,
             sellers,
             window: 24 * 3_600,
+            retry_pause_ms: 60_000,
         };
         world.start().await;
         world
@@ -128,6 +132,7 @@ impl World {
         config.timeouts.browse_ms = 50;
         config.timeouts.first_frame_ms = 5_000;
         config.timeouts.frame_ms = 5_000;
+        config.timeouts.retry_pause_ms = self.retry_pause_ms;
         let gateway = Gateway::start(Parts {
             node: node.await.unwrap(),
             wallet: wallet(),
