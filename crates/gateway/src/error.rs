@@ -450,7 +450,7 @@ impl Error {
 
 /// What a client is told about a provider's refusal of the job as such.
 fn refused(refusal: &Refusal) -> PublicError {
-    let message: String = refusal.message.chars().take(512).collect();
+    let message: String = refusal.message.chars().take(440).collect();
     let field = refusal.field.as_ref().map(|field| field.chars().take(64).collect());
     match refusal.code {
         RefusalCode::ContextExceeded => {

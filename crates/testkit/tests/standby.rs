@@ -9,7 +9,9 @@ use serde_json::json;
 /// Providers with an open channel.
 async fn open(market: &Market) -> Result<BTreeSet<String>> {
     let channels = market.gateway().store().channels().await?;
-    let open = channels.iter().filter(|channel| channel.status == rialto_gateway::store::ChannelStatus::Open);
+    let open = channels
+        .iter()
+        .filter(|channel| channel.status == rialto_gateway::store::ChannelStatus::Open);
     Ok(open.map(|channel| channel.params.provider.to_string()).collect())
 }
 

@@ -33,9 +33,9 @@ use axum::{
     routing::{get, post},
 };
 
+pub(crate) use attempts::Attempts;
 pub(crate) use batches::{Errand, perform};
 pub(crate) use error::Failure;
-pub(crate) use attempts::Attempts;
 pub(crate) use idempotent::Bells;
 pub(crate) use serving::ReplyBody;
 

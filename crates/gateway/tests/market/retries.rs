@@ -165,8 +165,7 @@ async fn equal_calls_side_by_side_are_bought_once_each() {
                 1 => drop(attempt.timeout(Duration::from_millis(15)).send().await),
                 2 => drop(attempt.timeout(Duration::from_millis(1)).send().await),
                 _ => return attempt.send().await.unwrap().status().as_u16(),
-            };
-            let () = sent;
+            }
         }
         200
     };
