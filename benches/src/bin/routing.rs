@@ -237,19 +237,26 @@ impl Machine {
     }
 }
 
-/// Requests a second of a closed loop of clients, each asking prompts of changing groups.
+/// A simulated market: machines on a clock of their own, in microseconds.
+struct Simulation {
+    sellers: Vec<Arc<Seller>>,
+    machines: Vec<Machine>,
+    /// When an answer ends, at which machine, and its visit.
+    ends: BinaryHeap<Reverse<(u64, usize, usize)>>,
+    visits: Vec<Option<Visit>>,
+    clock: u64,
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
     reason = "a simulated clock in microseconds"
 )]
-fn shared_prefixes(routed: bool) -> Result<f64> {
-    let sellers = sellers(MACHINES, SLOTS)?;
-    // Equal prices, so that only the prompts differ.
-    let sellers: Vec<Arc<Seller>> = sellers
-        .iter()
-        .map(|one| {
+impl Simulation {
+    /// Sellers with equal prices, so that only the prompts differ.
+    fn new() -> Result<Self> {
+        let sellers = sellers(MACHINES, SLOTS)?;
+        let equal = sellers.iter().map(|one| {
             let mut offer = one.offer.clone();
             offer.price = Price {
                 input: 500,
@@ -262,9 +269,63 @@ fn shared_prefixes(routed: bool) -> Result<f64> {
                 from: one.from,
                 record: Arc::new(Record::new(Arc::default())),
             })
+        });
+        let machine = |_| Machine {
+            free: SLOTS,
+            waiting: VecDeque::new(),
+            remembered: VecDeque::new(),
+        };
+        Ok(Self {
+            sellers: equal.collect(),
+            machines: (0..MACHINES).map(machine).collect(),
+            ends: BinaryHeap::new(),
+            visits: Vec::new(),
+            clock: 0,
         })
-        .collect();
-    let pools = [Arc::new(Pool::new(sellers.clone()))];
+    }
+
+    fn start(&mut self, place: usize, group: usize, visit: Visit) -> Result<()> {
+        let seconds = self.machines.get_mut(place).context("a machine")?.serve(group);
+        self.visits.push(Some(visit));
+        let end = self.clock + (seconds * 1e6) as u64;
+        self.ends.push(Reverse((end, place, self.visits.len() - 1)));
+        Ok(())
+    }
+
+    fn send(&mut self, place: usize, group: usize) -> Result<()> {
+        let visit = Visit::new(&self.sellers.get(place).context("a seller")?.record);
+        let machine = self.machines.get_mut(place).context("a machine")?;
+        if machine.free == 0 {
+            machine.waiting.push_back((group, visit));
+            return Ok(());
+        }
+        machine.free -= 1;
+        self.start(place, group, visit)
+    }
+
+    /// Goes to the next end of an answer; false when nothing is under way.
+    fn step(&mut self) -> Result<bool> {
+        let Some(Reverse((at, place, visit))) = self.ends.pop() else {
+            return Ok(false);
+        };
+        self.clock = at;
+        self.visits.get_mut(visit).context("a visit")?.take();
+        let record = &self.sellers.get(place).context("a seller")?.record;
+        record.answered(Duration::from_secs(1), 64, Duration::from_secs(1));
+        let machine = self.machines.get_mut(place).context("a machine")?;
+        match machine.waiting.pop_front() {
+            Some((group, visit)) => self.start(place, group, visit)?,
+            None => machine.free += 1,
+        }
+        Ok(true)
+    }
+}
+
+/// Requests a second of a closed loop of clients, each asking prompts of changing groups.
+#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+fn shared_prefixes(routed: bool) -> Result<f64> {
+    let mut simulation = Simulation::new()?;
+    let pools = [Arc::new(Pool::new(simulation.sellers.clone()))];
     let (preferences, prefixes) = (Preferences::default(), Prefixes::default());
     let prompts: Vec<_> = (0..GROUPS)
         .map(|group| {
@@ -274,18 +335,9 @@ fn shared_prefixes(routed: bool) -> Result<f64> {
             })
         })
         .collect();
-    let mut machines: Vec<Machine> = (0..MACHINES)
-        .map(|_| Machine {
-            free: SLOTS,
-            waiting: VecDeque::new(),
-            remembered: VecDeque::new(),
-        })
-        .collect();
-    let (mut ends, mut clock, mut sent, mut done) = (BinaryHeap::new(), 0u64, 0usize, 0usize);
-    let mut visits: Vec<Option<Visit>> = Vec::new();
-    let mut to_send = CLIENTS;
+    let (mut sent, mut done) = (0usize, 0usize);
     loop {
-        while to_send > 0 && sent < REQUESTS {
+        while sent - done < CLIENTS && sent < REQUESTS {
             // A fixed sequence: both contestants see the same requests.
             let group = (sent * 2_654_435_761) % 4_294_967_291 % GROUPS;
             let prompt = prompts.get(group).context("a group")?;
@@ -296,57 +348,19 @@ fn shared_prefixes(routed: bool) -> Result<f64> {
                 };
                 let chosen = choose(&pools, &wish).context("nobody")?.seller;
                 prefixes.note(prompt, chosen.offer.provider, MODEL);
-                sellers
-                    .iter()
-                    .position(|one| Arc::ptr_eq(one, &chosen))
-                    .context("a seller")?
+                let place = simulation.sellers.iter().position(|one| Arc::ptr_eq(one, &chosen));
+                place.context("a seller")?
             } else {
                 (sent * 40_503) % 65_521 % MACHINES
             };
-            let visit = Visit::new(&sellers.get(place).context("a seller")?.record);
-            let machine = machines.get_mut(place).context("a machine")?;
-            if machine.free > 0 {
-                machine.free -= 1;
-                let seconds = machine.serve(group);
-                visits.push(Some(visit));
-                ends.push(Reverse((
-                    clock + (seconds * 1e6) as u64,
-                    place,
-                    visits.len() - 1,
-                    group,
-                )));
-            } else {
-                machine.waiting.push_back((group, visit));
-            }
+            simulation.send(place, group)?;
             sent += 1;
-            to_send -= 1;
         }
-        let Some(Reverse((at, place, visit, _))) = ends.pop() else {
+        if !simulation.step()? {
             break;
-        };
-        clock = at;
+        }
         done += 1;
-        to_send += 1;
-        if let Some(slot) = visits.get_mut(visit) {
-            slot.take();
-        }
-        let record = &sellers.get(place).context("a seller")?.record;
-        record.answered(Duration::from_secs(1), 64, Duration::from_secs(1));
-        let machine = machines.get_mut(place).context("a machine")?;
-        match machine.waiting.pop_front() {
-            Some((group, visit)) => {
-                let seconds = machine.serve(group);
-                visits.push(Some(visit));
-                ends.push(Reverse((
-                    clock + (seconds * 1e6) as u64,
-                    place,
-                    visits.len() - 1,
-                    group,
-                )));
-            }
-            None => machine.free += 1,
-        }
     }
     anyhow::ensure!(done == REQUESTS, "{done} of {REQUESTS} requests ended");
-    Ok(done as f64 / (clock as f64 / 1e6))
+    Ok(done as f64 / (simulation.clock as f64 / 1e6))
 }

@@ -239,6 +239,7 @@ impl Error {
     /// What the client is told. Inside words stay in the log.
     pub fn public(&self) -> PublicError {
         self.about_the_request()
+            .or_else(|| self.about_repetitions())
             .or_else(|| self.about_files())
             .or_else(|| self.about_money())
             .unwrap_or_else(|| self.about_the_market())
@@ -299,6 +300,12 @@ impl Error {
             )
             .param(Some("provider".into())),
             Self::Refused(refusal) => refused(refusal),
+            _ => return None,
+        })
+    }
+
+    fn about_repetitions(&self) -> Option<PublicError> {
+        Some(match self {
             Self::IdempotencyConflict => PublicError::new(
                 422,
                 INVALID,
