@@ -314,8 +314,8 @@ fn an_open_channel_is_preferred_among_equals() {
     let mut buyer = Buyer::sorting(Sort::Price);
     buyer.channels = vec![address(1)];
     let share = buyer.share(sellers(3, |_, _| {}), 300);
-    // It is one of the two that are compared two times in three.
-    assert!(share[&address(1)] > 150, "{share:?}");
+    // It is one of the two that are compared at least every other time.
+    assert!(share[&address(1)] > 110, "{share:?}");
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn what_changes_the_answer_is_refused_by_name() {
         (r#","logit_bias":{"5":1}"#, "logit_bias"),
         (r#","audio":{"voice":"x"}"#, "audio"),
         (r#","modalities":["text","audio"]"#, "modalities"),
-        (r#","provider":{"best":true}"#, "provider"),
+        (r#","provider":{"best":true}"#, "provider.best"),
         (r#","stream_options":{"include_usage":true}"#, "stream_options"),
     ] {
         let fault = request(extra).unwrap_err();
