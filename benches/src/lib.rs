@@ -3,6 +3,7 @@
 //! Run one with `cargo run --release -p rialto-benches --bin NAME`. Machines are noisy: contestants take turns in one
 //! run, and the medians' ratio is the figure to quote.
 
+pub mod buyer;
 pub mod contestants;
 
 use std::{

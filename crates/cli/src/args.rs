@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand};
 use rialto_protocol::Address;
 
+use crate::settings::PricePolicy;
+
 /// A marketplace for AI inference: buy it, sell it, publish models, settle on chain.
 #[derive(Debug, Parser)]
 #[command(name = "rialto", version, propagate_version = true, max_term_width = 100)]
@@ -184,6 +186,9 @@ pub(crate) struct Provide {
     /// Nano-dollars for a unit of output.
     #[arg(long, env = "RIALTO_PRICE_OUTPUT", value_name = "NANO")]
     pub(crate) price_output: Option<u64>,
+    /// How prices are found.
+    #[arg(long, env = "RIALTO_PRICE_POLICY", value_name = "POLICY")]
+    pub(crate) price_policy: Option<PricePolicy>,
     /// Ask what `rialto price` suggests, for models whose price is not said.
     #[arg(long, env = "RIALTO_SUGGESTED_PRICE")]
     pub(crate) suggested_price: bool,

@@ -101,6 +101,10 @@ pub(crate) struct ProviderFile {
     pub(crate) stake: Option<String>,
     /// What is bid for work that can wait.
     pub(crate) bids: BidsFile,
+    /// How prices are found.
+    pub(crate) pricing: Vec<PricingFile>,
+    /// Who may ask for how much at once.
+    pub(crate) limits: LimitsFile,
     /// Models that servers run.
     pub(crate) upstream: Vec<UpstreamFile>,
 }
@@ -119,6 +123,76 @@ pub(crate) struct BidsFile {
     pub(crate) floor_output: Option<u64>,
     /// Seconds for which a bid is valid.
     pub(crate) lifetime: Option<u64>,
+}
+
+/// By which rule a price is found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PricePolicy {
+    /// Always the same.
+    #[default]
+    Fixed,
+    /// What a unit costs here, and a margin.
+    #[value(name = "cost_plus")]
+    CostPlus,
+    /// By the load, between a floor and a ceiling.
+    Congestion,
+}
+
+/// `[[provider.pricing]]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PricingFile {
+    /// `publisher/name:tag`; without it, every model that is not named in another of these.
+    pub(crate) model: Option<String>,
+    /// The rule.
+    pub(crate) policy: PricePolicy,
+    /// Nano-dollars for a unit of input; with `congestion` the least.
+    pub(crate) input: Option<u64>,
+    /// Nano-dollars for a unit of output; with `congestion` the least.
+    pub(crate) output: Option<u64>,
+    /// Nano-dollars for a request; with `congestion` the least.
+    pub(crate) request: Option<u64>,
+    /// With `congestion`: the most for a unit of input.
+    pub(crate) ceiling_input: Option<u64>,
+    /// The same of output.
+    pub(crate) ceiling_output: Option<u64>,
+    /// The same of a request.
+    pub(crate) ceiling_request: Option<u64>,
+    /// With `congestion`: the load at which the price stays, in percent of the slots.
+    pub(crate) target: Option<u32>,
+    /// With `congestion`: seconds between two steps.
+    pub(crate) step: Option<u64>,
+    /// With `cost_plus`: percent above cost.
+    pub(crate) margin: Option<u32>,
+}
+
+/// `[provider.limits]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LimitsFile {
+    /// Requests of each model that may wait.
+    pub(crate) queue: Option<usize>,
+    /// Most seconds that one waits.
+    pub(crate) queue_wait: Option<u64>,
+    /// Trades at a time, in all.
+    pub(crate) trades: Option<usize>,
+    /// Streams without a first frame, in all.
+    pub(crate) half_open: Option<usize>,
+    /// The same of one node.
+    pub(crate) half_open_per_peer: Option<usize>,
+    /// Requests of one payer at a time.
+    pub(crate) payer_at_once: Option<usize>,
+    /// Requests of one payer a minute.
+    pub(crate) payer_requests_a_minute: Option<u64>,
+    /// Units of one payer a minute, input and output together.
+    pub(crate) payer_units_a_minute: Option<u64>,
+    /// Requests of one node at a time.
+    pub(crate) peer_at_once: Option<usize>,
+    /// Requests of one node a minute.
+    pub(crate) peer_requests_a_minute: Option<u64>,
+    /// Units of one node a minute.
+    pub(crate) peer_units_a_minute: Option<u64>,
 }
 
 /// `[[provider.upstream]]`.
@@ -246,6 +320,8 @@ mod tests {
             (Some(50), 16)
         );
         assert_eq!((full.rpc_urls().len(), full.provider.upstream.len()), (2, 1));
+        assert_eq!(full.provider.pricing.len(), 2);
+        assert!(full.provider.limits.queue.is_some());
     }
 
     #[test]

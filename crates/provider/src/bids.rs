@@ -295,7 +295,7 @@ async fn consider(room: &Room, key: &SigningKey, peer: NodeKey, signed: &SignedT
     if !is_idle(shelf, policy.idle) {
         return Err(Refusal::new(RefusalCode::Busy, "there is no room to spare now"));
     }
-    let price = policy.price(shelf.model, shelf.listing.price);
+    let price = policy.price(shelf.model, shelf.tag.current());
     let price = price
         .filter(|price| price.within(&tender.ceiling))
         .ok_or_else(|| Refusal::new(RefusalCode::PriceChanged, "the work is not worth so little"))?;

@@ -220,16 +220,27 @@ impl Channel {
         required.unwrap_or(MicroDollars::MAX)
     }
 
-    /// Covers a request up to `open.covered` units of output with a voucher whose signature was verified.
+    /// Whether a voucher names the head after one of the latest receipts.
+    pub(crate) fn acknowledges(&self, voucher: &SignedVoucher) -> bool {
+        self.lock().account.acknowledges(voucher)
+    }
+
+    /// Covers a request up to `open.covered` units of output with a voucher whose signature was verified, and that was
+    /// looked at by [`Self::acknowledges`] when it came.
     ///
     /// Work on those units may begin once the commit is durable. On an error nothing has changed.
-    pub(crate) fn cover(&self, open: &OpenRequest, voucher: &SignedVoucher) -> Result<Commit, VoucherError> {
+    pub(crate) fn cover(
+        &self,
+        open: &OpenRequest,
+        voucher: &SignedVoucher,
+        acknowledged: bool,
+    ) -> Result<Commit, VoucherError> {
         let usage = Usage {
             input: open.input,
             output: open.covered,
         };
         let mut ledger = self.lock();
-        let better = ledger.reserve(open.request, open.price.cost(usage), voucher)?;
+        let better = ledger.reserve(open.request, open.price.cost(usage), voucher, acknowledged)?;
         let mut writes = vec![Write::Open(self.id, *open)];
         writes.extend(better.map(Write::Voucher));
         Ok(self.store.submit(writes))
@@ -419,12 +430,20 @@ impl Ledger {
         request: RequestId,
         reservation: NanoDollars,
         voucher: &SignedVoucher,
+        acknowledged: bool,
     ) -> Result<Option<SignedVoucher>, VoucherError> {
-        match self.account.reserve(request, reservation, voucher) {
+        let reserved = if acknowledged {
+            self.account.reserve_acknowledged(request, reservation, voucher)
+        } else {
+            self.account.reserve(request, reservation, voucher)
+        };
+        match reserved {
             Ok(better) => Ok(better.then_some(*voucher)),
             Err(low @ VoucherError::TooLow { .. }) => {
                 let best = self.account.best().copied().ok_or(low)?;
-                self.account.reserve(request, reservation, &best).map_err(|_| low)?;
+                // It was acknowledged when it came.
+                let again = self.account.reserve_acknowledged(request, reservation, &best);
+                again.map_err(|_| low)?;
                 Ok(None)
             }
             Err(error) => Err(error),

@@ -7,7 +7,7 @@ use rialto_protocol::{
     offer::{MAX_CHUNK, MAX_LIFETIME},
 };
 
-use crate::{BidPolicy, Error};
+use crate::{BidPolicy, Error, limits::Limits};
 
 /// How a provider behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,18 +18,27 @@ pub struct Config {
     pub retains_data: bool,
     /// Units of output that a buyer pays ahead of the work; between 1 and [`MAX_CHUNK`].
     pub chunk: u64,
-    /// Requests of one model that may wait for a slot; one more is refused as busy.
+    /// Requests of one model that may wait for a slot; one more is refused as busy, or takes the place of one whose payer
+    /// has more than its share.
     pub queue: usize,
+    /// Longest time that a request waits for a slot, however patient its buyer is; at most [`MAX_WAIT`].
+    pub queue_wait: Duration,
     /// How long work may stand still for want of a voucher.
     pub payment_timeout: Duration,
     /// How long a buyer may take to read a piece of its answer before it counts as gone.
     pub stall_timeout: Duration,
     /// How long a peer may take over the first frame of a trade.
     pub first_frame_timeout: Duration,
-    /// Trades of one peer at a time.
-    pub trades_per_peer: usize,
     /// Trades in all at a time.
     pub trades: usize,
+    /// What one payer may ask for, over all its channels.
+    pub payer_limits: Limits,
+    /// What one node may ask for.
+    pub peer_limits: Limits,
+    /// Streams of one peer at a time whose first frame has not come; one more ends its oldest.
+    pub half_open_per_peer: usize,
+    /// Such streams in all; one more ends the oldest of the peer that has the most.
+    pub half_open: usize,
     /// When earnings are claimed on chain.
     pub redeem: RedeemPolicy,
     /// Time between two offers of an idle provider.
@@ -50,6 +59,9 @@ pub struct Config {
 
 /// Most confirmations: nodes forget the state of blocks that are much older.
 pub const MAX_CONFIRMATIONS: u64 = 64;
+
+/// Longest that a request may be made to wait for a slot.
+pub const MAX_WAIT: Duration = Duration::from_secs(600);
 
 /// How far money on chain is trusted before its block is so deep that no reorganisation will drop it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,11 +110,23 @@ impl Default for Config {
             retains_data: false,
             chunk: 64,
             queue: 64,
+            queue_wait: Duration::from_secs(60),
             payment_timeout: Duration::from_secs(20),
             stall_timeout: Duration::from_secs(30),
             first_frame_timeout: Duration::from_secs(10),
-            trades_per_peer: 512,
             trades: 2_048,
+            payer_limits: Limits {
+                at_once: 512,
+                requests_a_minute: None,
+                units_a_minute: None,
+            },
+            peer_limits: Limits {
+                at_once: 512,
+                requests_a_minute: None,
+                units_a_minute: None,
+            },
+            half_open_per_peer: 256,
+            half_open: 1_024,
             redeem: RedeemPolicy::default(),
             offer_interval: Duration::from_secs(10),
             offer_lifetime: Duration::from_secs(30),
@@ -154,8 +178,18 @@ impl Config {
         if self.chunk == 0 || self.chunk > MAX_CHUNK {
             return field("`chunk` must be between 1 and 256 units");
         }
-        if self.trades == 0 || self.trades_per_peer == 0 {
-            return field("`trades` and `trades_per_peer` must be at least 1");
+        let counts = [
+            self.trades,
+            self.payer_limits.at_once,
+            self.peer_limits.at_once,
+            self.half_open_per_peer,
+            self.half_open,
+        ];
+        if counts.contains(&0) {
+            return field("`trades`, `half_open` and what may be at once must be at least 1");
+        }
+        if self.queue_wait > MAX_WAIT {
+            return field("`queue_wait` must be at most 600 seconds");
         }
         if self.offer_lifetime.is_zero() || self.offer_lifetime.as_secs() > MAX_LIFETIME {
             return field("`offer_lifetime` must be between 1 and 600 seconds");

@@ -42,6 +42,8 @@ pub struct Metrics {
     pub(crate) input_units: Counter,
     pub(crate) output_units: Counter,
     pub(crate) trades: Gauge,
+    pub(crate) half_open_ended: Counter,
+    pub(crate) turned_away: Counter,
     pub(crate) vouchers: Counter,
     pub(crate) earned_micro: Counter,
     pub(crate) redemptions: Counter,
@@ -66,6 +68,8 @@ impl Metrics {
             input_units: Counter::default(),
             output_units: Counter::default(),
             trades: Gauge::default(),
+            half_open_ended: Counter::default(),
+            turned_away: Counter::default(),
             vouchers: Counter::default(),
             earned_micro: Counter::default(),
             redemptions: Counter::default(),
@@ -87,6 +91,16 @@ impl Metrics {
         registry.register("input_units", "Units of input billed", self.input_units);
         registry.register("output_units", "Units of output billed", self.output_units);
         registry.register("trades", "Trades open now", self.trades);
+        registry.register(
+            "half_open_ended",
+            "Trades whose first frame did not come in time, or was none",
+            self.half_open_ended,
+        );
+        registry.register(
+            "turned_away",
+            "Requests refused again that came back when they were told to",
+            self.turned_away,
+        );
         registry.register("vouchers", "Vouchers accepted", self.vouchers);
         registry.register(
             "earned_microdollars",

@@ -83,9 +83,9 @@ impl Herald {
 
     /// Signs fresh offers and sends them to every meeting peer. Returns how many peers took them.
     async fn announce(&self, lifetime: u64) -> Result<usize, Error> {
-        let sequence = self.sequence().await?;
         let peer = self.node.peer();
         let expires_at = clock::now().saturating_add(lifetime);
+        let sequence = self.sequence(self.room.quote(expires_at)).await?;
         let offer = |shelf: &Arc<Shelf>| {
             let offer = self.offer(shelf, &peer, sequence, expires_at);
             offer.announce(&self.key, shelf.listing.manifest.clone())
@@ -115,7 +115,7 @@ impl Herald {
             retains_data: self.room.config.retains_data,
             model: shelf.model,
             publisher: shelf.listing.publisher,
-            price: shelf.listing.price,
+            price: shelf.tag.current(),
             chunk: self.room.config.chunk,
             capacity: shelf.queue.capacity(),
             load: u32::try_from(shelf.queue.load()).unwrap_or(u32::MAX),
@@ -129,12 +129,14 @@ impl Herald {
         }
     }
 
-    /// A number above every one used before, also before a restart and when the clock was set back.
-    async fn sequence(&self) -> Result<u64, Error> {
+    /// A number above every one used before, also before a restart and when the clock was set back. The prices of the
+    /// offers that it is for are stored with it: they hold, whatever happens.
+    async fn sequence(&self, quotes: Vec<Write>) -> Result<u64, Error> {
         let last = self.room.store.mark(SEQUENCE).await?;
         let sequence = last.saturating_add(1).max(clock::now_millis());
-        let write = Write::Mark(SEQUENCE, sequence);
-        self.room.store.submit(vec![write]).durable().await?;
+        let mut writes = quotes;
+        writes.push(Write::Mark(SEQUENCE, sequence));
+        self.room.store.submit(writes).durable().await?;
         Ok(sequence)
     }
 

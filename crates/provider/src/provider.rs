@@ -29,8 +29,10 @@ use crate::{
     config::Config,
     courier::Courier,
     energy::{self, Tally},
+    limits::Limiter,
     metrics::Metrics,
     offers::Herald,
+    price::Tag,
     queue::Queue,
     room::{Listing, Room, Shelf},
     serve,
@@ -146,11 +148,13 @@ impl Provider {
         let changed = Arc::new(Notify::new());
         let [closing, cut, stop] = std::array::from_fn(|_| CancellationToken::new());
         let room = Arc::new(Room {
-            shelves: shelves(&parts, &changed)?,
+            shelves: shelves(&parts, &store, &changed).await?,
             channels: channels.clone(),
             bids: Arc::new(Bids::restore(store.clone()).await?),
             store: store.clone(),
             metrics: parts.metrics.clone(),
+            payers: Limiter::new(parts.config.payer_limits),
+            peers: Limiter::new(parts.config.peer_limits),
             closing: closing.clone(),
             cut: cut.clone(),
             config: parts.config,
@@ -291,11 +295,13 @@ fn check(parts: &Parts) -> Result<(), Error> {
         let name = listing.manifest.listing();
         let checked = listing.manifest.check();
         checked.map_err(|error| Error::Config(format!("model {name}: {error}")))?;
+        let priced = listing.price.check();
+        priced.map_err(|error| Error::Config(format!("model {name}: {error}")))?;
     }
     Ok(())
 }
 
-fn shelves(parts: &Parts, changed: &Arc<Notify>) -> Result<BTreeMap<ModelId, Arc<Shelf>>, Error> {
+async fn shelves(parts: &Parts, store: &Store, changed: &Arc<Notify>) -> Result<BTreeMap<ModelId, Arc<Shelf>>, Error> {
     let mut shelves = BTreeMap::new();
     for listing in &parts.listings {
         let model = listing.model();
@@ -304,6 +310,7 @@ fn shelves(parts: &Parts, changed: &Arc<Notify>) -> Result<BTreeMap<ModelId, Arc
         let shelf = Arc::new(Shelf {
             model,
             energy: Tally::new(parts.meter.clone(), listing.energy_millijoules),
+            tag: Tag::new(listing.price, store.quotes(&model).await?, clock::now()),
             listing: listing.clone(),
             queue,
         });

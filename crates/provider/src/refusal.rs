@@ -44,9 +44,19 @@ pub(crate) fn engine(complaint: &EngineError) -> Refusal {
     }
 }
 
-/// A full queue.
+/// A request that cannot be served in time.
 pub(crate) fn full(full: Full) -> Refusal {
-    Refusal::new(RefusalCode::Busy, "the provider's queue is full").with_retry_after(full.retry_after_ms)
+    busy("all slots are taken for longer than this can wait", full.retry_after_ms)
+}
+
+/// Somebody who asks for too much at once; may come back in so many milliseconds.
+pub(crate) fn busy(message: &str, retry_after_ms: u64) -> Refusal {
+    Refusal::new(RefusalCode::Busy, message).with_retry_after(retry_after_ms)
+}
+
+/// A request that its buyer cancelled before anything was done for it.
+pub(crate) fn cancelled() -> Refusal {
+    Refusal::new(RefusalCode::BadRequest, "the request was cancelled while it waited")
 }
 
 /// A voucher that does not pay.

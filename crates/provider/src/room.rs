@@ -3,11 +3,20 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use rialto_engine::Engine;
-use rialto_protocol::{Address, ModelId, Price, manifest::Manifest};
+use rialto_protocol::{Address, ModelId, NodeKey, manifest::Manifest};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bids::Bids, channels::Channels, config::Config, energy::Tally, metrics::Metrics, queue::Queue, store::Store,
+    bids::Bids,
+    channels::Channels,
+    clock,
+    config::Config,
+    energy::Tally,
+    limits::Limiter,
+    metrics::Metrics,
+    price::{Policy, Seen, Tag},
+    queue::Queue,
+    store::{Store, Write},
 };
 
 /// A model that the provider sells.
@@ -19,8 +28,8 @@ pub struct Listing {
     pub publisher: Address,
     /// What runs it.
     pub engine: Arc<dyn Engine>,
-    /// What it costs, in nano-dollars a unit.
-    pub price: Price,
+    /// What it costs.
+    pub price: Policy,
     /// Millijoules a unit of output (of input where output is not counted), as a benchmark found; zero when not known.
     /// What receipts find takes its place.
     pub energy_millijoules: u64,
@@ -51,6 +60,7 @@ pub(crate) struct Shelf {
     pub(crate) listing: Listing,
     pub(crate) queue: Arc<Queue>,
     pub(crate) energy: Tally,
+    pub(crate) tag: Tag,
 }
 
 /// What every task of the provider shares.
@@ -62,8 +72,26 @@ pub(crate) struct Room {
     pub(crate) bids: Arc<Bids>,
     pub(crate) store: Store,
     pub(crate) metrics: Metrics,
+    pub(crate) payers: Arc<Limiter<Address>>,
+    pub(crate) peers: Arc<Limiter<NodeKey>>,
     /// Nothing new is admitted.
     pub(crate) closing: CancellationToken,
     /// Running work ends now.
     pub(crate) cut: CancellationToken,
+}
+
+impl Room {
+    /// Moves every price on and promises it until `expires_at`, in seconds since 1970. The promises are to be on disk
+    /// before anybody reads them.
+    pub(crate) fn quote(&self, expires_at: u64) -> Vec<Write> {
+        let now = clock::now();
+        let quote = |shelf: &Arc<Shelf>| {
+            let seen = Seen {
+                slots: shelf.queue.capacity(),
+                load: shelf.queue.load_so_far(),
+            };
+            Write::Quote(shelf.model, shelf.tag.quote(&seen, expires_at, now))
+        };
+        self.shelves.values().map(quote).collect()
+    }
 }

@@ -1,66 +1,48 @@
 //! Taking calls: each trade in a task of its own, within limits for each peer and in all.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
-use rialto_network::{Incoming, Node};
+use rialto_network::{Incoming, Node, Trade};
 use rialto_protocol::{
     NodeKey,
-    wire::{OffersRequest, OffersResponse, Refusal, RefusalCode},
+    wire::{BuyerFrame, OffersRequest, OffersResponse, SellerFrame},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
-use crate::{bids, courier::Courier, metrics::Metrics, offers::Herald, room::Room, trade};
+use crate::{
+    bids,
+    courier::Courier,
+    crowd::{Crowd, Seat},
+    metrics::Metrics,
+    offers::Herald,
+    refusal,
+    room::Room,
+    trade,
+};
 
-/// Advice to a peer that has too many trades open, in milliseconds.
+/// Advice while the provider has too many trades open, in milliseconds.
 const CROWDED_RETRY: u64 = 250;
 
-/// Trades that are open, by peer.
-#[derive(Debug, Default)]
-struct Crowd {
-    peers: Mutex<HashMap<NodeKey, usize>>,
-}
-
-/// A trade that counts against its peer's limit until this is dropped.
-#[derive(Debug)]
-struct Seat {
-    crowd: Arc<Crowd>,
-    peer: NodeKey,
+/// A trade that is open until this is dropped.
+struct Open {
     metrics: Metrics,
+    _place: OwnedSemaphorePermit,
 }
 
-impl Crowd {
-    fn sit(self: &Arc<Self>, peer: NodeKey, room: &Room) -> Option<Seat> {
-        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = peers.values().sum();
-        let own = peers.get(&peer).copied().unwrap_or(0);
-        if own >= room.config.trades_per_peer || all >= room.config.trades {
-            return None;
+impl Open {
+    fn new(place: OwnedSemaphorePermit, metrics: &Metrics) -> Self {
+        metrics.trades.inc();
+        Self {
+            metrics: metrics.clone(),
+            _place: place,
         }
-        peers.insert(peer, own + 1);
-        room.metrics.trades.inc();
-        Some(Seat {
-            crowd: self.clone(),
-            peer,
-            metrics: room.metrics.clone(),
-        })
     }
 }
 
-impl Drop for Seat {
+impl Drop for Open {
     fn drop(&mut self) {
-        let mut peers = self.crowd.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        match peers.get(&self.peer).copied() {
-            Some(count) if count > 1 => {
-                peers.insert(self.peer, count - 1);
-            }
-            _ => {
-                peers.remove(&self.peer);
-            }
-        }
         self.metrics.trades.dec();
     }
 }
@@ -74,27 +56,18 @@ pub(crate) async fn run(
     trades: TaskTracker,
     stop: CancellationToken,
 ) {
-    let crowd = Arc::new(Crowd::default());
+    let crowd = Crowd::new(room.config.half_open_per_peer, room.config.half_open);
+    let places = Arc::new(Semaphore::new(room.config.trades.min(Semaphore::MAX_PERMITS)));
     loop {
         let incoming = tokio::select! {
             () = stop.cancelled() => return,
             incoming = node.accept() => incoming,
         };
         match incoming {
-            Some(Incoming::Trade(peer, trade)) => match crowd.sit(peer, &room) {
-                Some(seat) => {
-                    let room = room.clone();
-                    trades.spawn(async move {
-                        trade::serve(room, peer, trade).await;
-                        drop(seat);
-                    });
-                }
-                None => {
-                    let refusal =
-                        Refusal::new(RefusalCode::Busy, "too many trades are open").with_retry_after(CROWDED_RETRY);
-                    trades.spawn(trade::refuse(room.clone(), trade, refusal));
-                }
-            },
+            Some(Incoming::Trade(peer, trade)) => {
+                let seat = crowd.sit(peer);
+                trades.spawn(serve(room.clone(), peer, seat, places.clone(), trade));
+            }
             Some(Incoming::Offers(peer, call)) => {
                 let (room, herald, courier) = (room.clone(), herald.clone(), courier.clone());
                 trades.spawn(async move {
@@ -116,6 +89,39 @@ pub(crate) async fn run(
                 debug!("the node is closed");
                 return;
             }
+        }
+    }
+}
+
+/// Waits for a trade's first frame, and serves it if its peer has not too much open.
+async fn serve(
+    room: Arc<Room>,
+    peer: NodeKey,
+    seat: Seat,
+    places: Arc<Semaphore>,
+    trade: Trade<SellerFrame, BuyerFrame>,
+) {
+    let asked = tokio::select! {
+        asked = trade::listen(&room, trade) => asked,
+        // Dropping the stream breaks it off.
+        () = seat.over.cancelled() => None,
+    };
+    drop(seat);
+    let Some(asked) = asked else {
+        room.metrics.half_open_ended.inc();
+        debug!(%peer, "a trade's first frame did not come");
+        return;
+    };
+    let Ok(place) = places.try_acquire_owned() else {
+        let refusal = refusal::busy("too many trades are open", CROWDED_RETRY);
+        return asked.refuse(&room, refusal).await;
+    };
+    let _open = Open::new(place, &room.metrics);
+    match room.peers.pass(peer) {
+        Ok(pass) => trade::serve(room, peer, &pass, asked).await,
+        Err(retry) => {
+            let refusal = refusal::busy("this node asks for too much, or too often", retry);
+            asked.refuse(&room, refusal).await;
         }
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use market::{End, Market, NEVER, PRICE, config, until, usd};
 use rialto_engine::SimulatedConfig;
 use rialto_protocol::{
-    ReceiptStatus, Usage,
-    wire::{RefusalCode, SellerFrame},
+    Price, ReceiptStatus, Usage,
+    wire::{OffersRequest, OffersResponse, RefusalCode, SellerFrame},
 };
 use rialto_provider::{Config, RedeemPolicy, Trust, store::read::Reader};
 
@@ -121,6 +121,77 @@ async fn a_request_that_left_no_trace_is_settled_over_nothing() {
         "the reservation is free again"
     );
     assert_eq!(buyer.account.spent(), receipt.cost);
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_request_that_waited_when_the_seller_died_costs_nothing() {
+    let market = Market::open(SimulatedConfig {
+        slots: 1,
+        first_token: Duration::from_secs(3_600),
+        ..SimulatedConfig::default()
+    })
+    .await;
+    let (killed, peer) = market.sell(&market.store(), config()).await;
+    let mut buyer = market.buyer(1, FUNDED, peer).await;
+    // One works, one is paid and next, one waits.
+    let mut calls = Vec::new();
+    for load in 1..=3 {
+        calls.push(buyer.ask(10).await);
+        until("the load", || async { killed.stats().models[0].load == load }).await;
+    }
+    let reader = Reader::open(&market.store()).await.unwrap();
+    until("the two that are paid", || async {
+        reader.channels().await.unwrap()[0].open_requests == 2
+    })
+    .await;
+    let image = crash_image(&market);
+    for call in &calls {
+        buyer.account.interrupt(call.id, Usage::default()).unwrap();
+    }
+    // Before any of it is settled, nothing is signed beyond what is promised.
+    let well = Market::engine(SimulatedConfig::default());
+    let (provider, peer) = market.sell_on(&image, config(), PRICE, well).await;
+    buyer.to = peer;
+    let receipt = buyer.whole(10).await.receipt().receipt;
+    assert_eq!(receipt.sequence, 4, "each of the three has its receipt");
+    assert_eq!(buyer.account.spent(), receipt.cost, "and none of them costs anything");
+    assert!(buyer.account.statement().interrupted.is_empty());
+    drop(killed);
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_price_that_was_offered_holds_after_a_crash_and_a_rise() {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let (killed, peer) = market.sell(&market.store(), config()).await;
+    let mut buyer = market.buyer(1, FUNDED, peer.clone()).await;
+    until("the offer", || async {
+        let book = buyer.node.offers(&peer, &OffersRequest::Browse).await.unwrap();
+        matches!(book, OffersResponse::Book(offers) if offers.iter().any(|one| one.offer.price == PRICE))
+    })
+    .await;
+    let image = crash_image(&market);
+    let dearer = Price {
+        output: 2 * PRICE.output,
+        ..PRICE
+    };
+    let (provider, peer) = market.sell_at(&image, config(), dearer).await;
+    buyer.to = peer;
+    let receipt = buyer.whole(10).await.receipt().receipt;
+    assert_eq!(receipt.cost, PRICE.cost(receipt.usage), "billed at what was offered");
+    let mut cheap = buyer.request(market::job(10));
+    cheap.price.output -= 1;
+    let mut call = buyer.send(cheap).await;
+    let refusal = buyer.read(&mut call, u64::MAX).await.unwrap().refusal();
+    assert_eq!(refusal.code, RefusalCode::PriceChanged);
+    drop(killed);
+    provider.shutdown().await;
+    // A store that never offered it does not owe it.
+    let empty = market.folder.path().join("empty.db");
+    let (provider, peer) = market.sell_at(&empty, config(), dearer).await;
+    let mut newcomer = market.buyer(2, FUNDED, peer).await;
+    assert_eq!(newcomer.whole(10).await.refusal().code, RefusalCode::PriceChanged);
     provider.shutdown().await;
 }
 

@@ -14,7 +14,7 @@ use rialto_protocol::{
     output::FinishReason,
     wire::{BuyerFrame, RefusalCode, SellerFrame, TradeRequest},
 };
-use rialto_provider::{Config, store::read::Reader};
+use rialto_provider::{Config, Limits, store::read::Reader};
 
 const FUNDED: u64 = 1_000_000;
 
@@ -284,6 +284,97 @@ async fn a_full_queue_is_busy_and_says_when_to_come_back() {
     let refusal = buyer.whole(10).await.refusal();
     assert_eq!(refusal.code, RefusalCode::Busy);
     assert!(refusal.retry_after_ms.unwrap() > 0);
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn who_cannot_wait_is_refused_in_time_and_pays_nothing() {
+    let market = Market::open(SimulatedConfig {
+        slots: 1,
+        first_token: Duration::from_secs(3_600),
+        ..SimulatedConfig::default()
+    })
+    .await;
+    let (provider, peer) = market.sell(&market.store(), config()).await;
+    let mut buyer = market.buyer(1, FUNDED, peer).await;
+    let _running = buyer.ask(10).await;
+    let _next = buyer.ask(10).await;
+    until("the load", || async { provider.stats().models[0].load == 2 }).await;
+    let before = buyer.account.committed();
+    let mut request = buyer.request(job(10));
+    request.patience_ms = 400;
+    let mut call = buyer.send(request).await;
+    let refusal = buyer.read(&mut call, u64::MAX).await.unwrap().refusal();
+    assert_eq!(refusal.code, RefusalCode::Busy);
+    assert!(refusal.retry_after_ms.is_some());
+    assert_eq!(buyer.account.committed(), before);
+    // One that is cancelled while it waits costs nothing either.
+    let mut call = buyer.ask(10).await;
+    until("the load", || async { provider.stats().models[0].load == 3 }).await;
+    call.sender.send(&BuyerFrame::Cancel).await.unwrap();
+    buyer.read(&mut call, u64::MAX).await.unwrap().refusal();
+    assert_eq!(buyer.account.committed(), before);
+    let reader = Reader::open(&market.store()).await.unwrap();
+    assert!(reader.receipts(&Default::default()).await.unwrap().is_empty());
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_voucher_that_is_asked_for_again_is_waited_for_outside_the_slots() {
+    let market = Market::open(SimulatedConfig {
+        slots: 1,
+        ..SimulatedConfig::default()
+    })
+    .await;
+    let (provider, peer) = market.sell(&market.store(), config()).await;
+    // Their vouchers cover less input than there is, and the better ones are late.
+    let mut stuck = Vec::new();
+    for number in 1..=3 {
+        let mut buyer = market.buyer(number, FUNDED, peer.clone()).await;
+        let request = buyer.request_for(job(10), 0);
+        let call = buyer.send(request).await;
+        stuck.push((buyer, call));
+    }
+    let mut other = market.buyer(4, FUNDED, peer).await;
+    other.whole(10).await.receipt();
+    for (buyer, call) in &mut stuck {
+        let receipt = buyer.read(call, u64::MAX).await.unwrap().receipt();
+        assert_eq!(receipt.receipt.usage.output, 10);
+    }
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn limits_a_minute_are_kept_and_told() {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let a_minute = |requests, units| Limits {
+        at_once: 8,
+        requests_a_minute: requests,
+        units_a_minute: units,
+    };
+    let config = Config {
+        peer_limits: a_minute(Some(3), None),
+        payer_limits: a_minute(None, Some(200)),
+        ..config()
+    };
+    let (provider, peer) = market.sell(&market.store(), config).await;
+    let mut buyer = market.buyer(1, FUNDED, peer.clone()).await;
+    buyer.whole(300).await.receipt();
+    // The payer has had half a minute more than its share.
+    let refusal = buyer.whole(10).await.refusal();
+    assert_eq!(refusal.code, RefusalCode::Busy);
+    assert!(
+        (1_000..=40_000).contains(&refusal.retry_after_ms.unwrap()),
+        "{refusal:?}"
+    );
+    assert!(refusal.message.contains("payer"), "{refusal}");
+    buyer.whole(10).await.refusal();
+    let refusal = buyer.whole(10).await.refusal();
+    assert!(refusal.message.contains("node"), "{refusal}");
+    assert!(
+        (1_000..=20_001).contains(&refusal.retry_after_ms.unwrap()),
+        "{refusal:?}"
+    );
     provider.shutdown().await;
 }
 

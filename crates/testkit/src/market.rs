@@ -11,7 +11,7 @@ use rialto_network::{Node, NodeConfig};
 use rialto_protocol::{
     Digest, MicroDollars, Price, Region, SigningKey,
     manifest::{Artifact, Format, Manifest, SCHEMA, TaskKind},
-    ticket::Ticket,
+    ticket::{Peer, Ticket},
 };
 use rialto_provider::{Config as ProviderConfig, Listing, Metrics, Provider, RedeemPolicy};
 use rialto_settlement::{Chain, DeployOptions, Wallet, deploy};
@@ -38,6 +38,8 @@ pub struct Plan {
     pub redeem: RedeemPolicy,
     /// Where the gateway runs, if not with everything else: then its processor time can be told from the others'.
     pub gateway_runs_on: Option<Handle>,
+    /// Requests that may wait at a provider.
+    pub queue: usize,
 }
 
 impl Default for Plan {
@@ -57,6 +59,7 @@ impl Default for Plan {
                 interval,
                 ..RedeemPolicy::default()
             },
+            queue: 1_024,
         }
     }
 }
@@ -68,6 +71,7 @@ pub struct Market {
     gateway: Gateway,
     providers: Vec<Provider>,
     engines: Vec<Arc<SimulatedEngine>>,
+    peers: Vec<Peer>,
     chain: Chain,
     api_key: String,
 }
@@ -126,6 +130,7 @@ impl Market {
             gateway,
             providers: Vec::new(),
             engines: Vec::new(),
+            peers: Vec::new(),
             chain,
             api_key,
         };
@@ -141,6 +146,7 @@ impl Market {
         publisher.mint(key.address(), PLAY_MONEY).await?;
         let wallet = Wallet::new(self.chain.clone(), SigningKey::from_bytes(&key.to_bytes())?);
         let node = node(u8::try_from(2 + number)?).await?;
+        let peer = node.peer();
         let stake = MicroDollars::new(100_000_000);
         wallet
             .register_provider(stake, node.key(), Region::default(), Digest::default())
@@ -154,7 +160,8 @@ impl Market {
                 input: 100,
                 output: 400,
                 request: 0,
-            },
+            }
+            .into(),
             energy_millijoules: 0,
         };
         let provider = Provider::start(rialto_provider::Parts {
@@ -167,7 +174,7 @@ impl Market {
             meter: None,
             config: ProviderConfig {
                 redeem: plan.redeem,
-                queue: 1_024,
+                queue: plan.queue,
                 ..ProviderConfig::default()
             },
             metrics: Metrics::register(&mut prometheus_client::registry::Registry::default()),
@@ -175,6 +182,7 @@ impl Market {
         .await?;
         self.providers.push(provider);
         self.engines.push(engine);
+        self.peers.push(peer);
         Ok(())
     }
 
@@ -218,6 +226,11 @@ impl Market {
     /// Their engines, in the same order.
     pub fn engines(&self) -> &[Arc<SimulatedEngine>] {
         &self.engines
+    }
+
+    /// How their nodes are reached, in the same order.
+    pub fn peers(&self) -> &[Peer] {
+        &self.peers
     }
 
     /// A path in the market's folder.

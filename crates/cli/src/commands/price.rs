@@ -10,6 +10,7 @@ use rialto_protocol::{
     offer::Announcement,
     wire::{OffersRequest, OffersResponse},
 };
+use rialto_provider::price::{CostPlus, Takes};
 use serde::Serialize;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -73,6 +74,22 @@ impl Terms {
                 busy_percent: BUSY_PERCENT,
             }),
         })
+    }
+
+    /// The policy that asks cost and margin for what was measured.
+    pub(super) fn cost_plus(&self, measured: &Benchmark) -> CostPlus {
+        let takes = |microjoules, per_second| Takes {
+            microjoules,
+            nanoseconds: nanoseconds(per_second),
+        };
+        let output = measured.output_microjoules.zip(measured.output_per_second);
+        CostPlus {
+            input: takes(measured.input_microjoules, measured.input_per_second),
+            output: output.map(|(microjoules, per_second)| takes(microjoules, per_second)),
+            electricity: self.electricity,
+            amortisation: self.amortisation,
+            margin_percent: self.margin_percent,
+        }
     }
 
     /// What to ask for what was measured, beside these offers of the same model.

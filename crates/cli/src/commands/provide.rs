@@ -1,6 +1,8 @@
 //! `rialto provide`: the seller's room.
 
 mod bids;
+mod limits;
+mod pricing;
 mod upstream;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -13,7 +15,6 @@ use rialto_network::{Node, NodeConfig};
 use rialto_protocol::{
     Address, MicroDollars, ModelId, Price, Region, SigningKey,
     manifest::Manifest,
-    offer::Announcement,
     wire::{OffersRequest, OffersResponse},
 };
 use rialto_provider::{Config, Listing, Metrics, Parts, Provider, RedeemPolicy, RelayPolicy, Trust};
@@ -23,7 +24,7 @@ use serde_json::json;
 use super::{
     bench::{Bench, Benchmark},
     metrics,
-    price::{self, Terms},
+    price::Terms,
 };
 use crate::{
     args, flow, keys,
@@ -32,13 +33,6 @@ use crate::{
     output,
     settings::Settings,
     setup,
-};
-
-/// A dollar a million units of input, four of output.
-const DEFAULT_PRICE: Price = Price {
-    input: 1_000,
-    output: 4_000,
-    request: 0,
 };
 
 /// What a provider stakes unless its configuration says otherwise.
@@ -80,7 +74,7 @@ pub(crate) async fn run(settings: &Settings, options: &args::Provide) -> Result<
         trust: trust(settings, &market)?,
         relay: relay_policy(settings)?,
         bids: bids::policy(&settings.file.provider.bids, costs),
-        ..Config::default()
+        ..limits::config(&settings.file.provider.limits)
     };
     let mut registry = Registry::default();
     let parts = Parts {
@@ -200,7 +194,7 @@ async fn listings(
         &options.models
     };
     let sold = upstream::sold(named, &file.upstream)?;
-    let pricing = Pricing::new(settings, options, market, node, wallet.address()).await?;
+    let pricing = pricing::Pricing::new(settings, options, market, node, wallet.address()).await?;
     let load = load_options(settings, options.slots, options.threads);
     let mut listings = Vec::new();
     for (model, server) in sold {
@@ -226,7 +220,7 @@ async fn listings(
             costs.insert(model.manifest.model_id(publisher), cost);
         }
         listings.push(Listing {
-            price: pricing.of(&model, measured.as_ref()),
+            price: pricing.of(&model, measured.as_ref())?,
             energy_millijoules: measured.as_ref().map_or(0, Benchmark::millijoules),
             manifest: model.manifest,
             publisher,
@@ -317,62 +311,6 @@ async fn measured(
         Err(error) => {
             tracing::warn!(error = format!("{error:#}"), "the model was not measured");
             None
-        }
-    }
-}
-
-/// How the models' prices are found: as they were said, as they are suggested if that was asked for, or the usual.
-struct Pricing {
-    said: (Option<u64>, Option<u64>),
-    suggesting: Option<(Terms, Vec<Announcement>)>,
-}
-
-impl Pricing {
-    async fn new(
-        settings: &Settings,
-        options: &args::Provide,
-        market: &Market,
-        node: &Node,
-        own: Address,
-    ) -> Result<Self> {
-        let file = &settings.file.provider;
-        let suggesting = if options.suggested_price || file.suggested_price {
-            let terms = Terms::new(settings, None, None)?;
-            Some((terms, price::others(node, market, Some(own)).await))
-        } else {
-            None
-        };
-        Ok(Self {
-            said: (
-                options.price_input.or(file.price_input),
-                options.price_output.or(file.price_output),
-            ),
-            suggesting,
-        })
-    }
-
-    fn of(&self, model: &Found, measured: Option<&Benchmark>) -> Price {
-        let mut price = DEFAULT_PRICE;
-        match (&self.suggesting, measured) {
-            (Some((terms, book)), Some(measured)) => {
-                let suggested = terms.suggest(measured, &price::of_model(book, model));
-                price.input = suggested.input.price;
-                // Where output is not counted its price is never asked.
-                price.output = suggested.output.map_or(0, |output| output.price);
-                for said in suggested.explained(&measured.unit) {
-                    output::say(format_args!("  {}: {said}", measured.model));
-                }
-            }
-            (Some(_), None) => output::say(format_args!(
-                "  {}: the usual price, since it was not measured: `rialto model bench` does that",
-                model.manifest.listing()
-            )),
-            (None, _) => {}
-        }
-        Price {
-            input: self.said.0.unwrap_or(price.input),
-            output: self.said.1.unwrap_or(price.output),
-            ..price
         }
     }
 }

@@ -180,6 +180,33 @@ impl SellerAccount {
         reservation: NanoDollars,
         voucher: &SignedVoucher,
     ) -> Result<bool, VoucherError> {
+        let acknowledged = self.acknowledges(voucher);
+        self.reserve_if(request, reservation, voucher, acknowledged)
+    }
+
+    /// As [`Self::reserve`], for a voucher that waited after [`Self::acknowledges`] was true of it: more receipts may have
+    /// been written since than are remembered.
+    pub fn reserve_acknowledged(
+        &mut self,
+        request: RequestId,
+        reservation: NanoDollars,
+        voucher: &SignedVoucher,
+    ) -> Result<bool, VoucherError> {
+        self.reserve_if(request, reservation, voucher, true)
+    }
+
+    /// Whether a voucher names the head after one of the latest receipts.
+    pub fn acknowledges(&self, voucher: &SignedVoucher) -> bool {
+        self.recent.contains(&voucher.voucher.receipts_head)
+    }
+
+    fn reserve_if(
+        &mut self,
+        request: RequestId,
+        reservation: NanoDollars,
+        voucher: &SignedVoucher,
+        acknowledged: bool,
+    ) -> Result<bool, VoucherError> {
         let offered = voucher.voucher.cumulative;
         if voucher.voucher.channel != self.id {
             return Err(VoucherError::OtherChannel);
@@ -194,7 +221,7 @@ impl SellerAccount {
         if offered < needed {
             return Err(VoucherError::TooLow { needed, offered });
         }
-        if !self.recent.contains(&voucher.voucher.receipts_head) {
+        if !acknowledged {
             return Err(VoucherError::UnknownHead);
         }
         self.reserved.insert(request, reservation);

@@ -158,7 +158,7 @@ impl World {
         let total = self.channel.required(&wanted).max(self.signed);
         let signed = voucher(total, &self.channel);
         self.channel.verify(&signed).unwrap();
-        match self.channel.cover(&wanted, &signed) {
+        match self.channel.cover(&wanted, &signed, false) {
             Ok(commit) => {
                 commit.durable().await.unwrap();
                 self.signed = total;
@@ -331,11 +331,23 @@ async fn a_voucher_that_was_overtaken_still_lets_its_request_in() {
     (one.covered, two.covered) = (4, 4);
     let early = voucher(world.channel.required(&one), &world.channel);
     let late = voucher(MicroDollars::new(20), &world.channel);
-    world.channel.cover(&two, &late).unwrap().durable().await.unwrap();
-    world.channel.cover(&one, &early).unwrap().durable().await.unwrap();
+    world
+        .channel
+        .cover(&two, &late, false)
+        .unwrap()
+        .durable()
+        .await
+        .unwrap();
+    world
+        .channel
+        .cover(&one, &early, false)
+        .unwrap()
+        .durable()
+        .await
+        .unwrap();
     let mut three = world.begin();
     three.covered = 60;
-    let low = world.channel.cover(&three, &early);
+    let low = world.channel.cover(&three, &early, false);
     assert!(matches!(low, Err(VoucherError::TooLow { .. })));
     world.store.close(world.writer).await;
 }

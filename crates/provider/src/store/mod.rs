@@ -20,8 +20,8 @@ use std::{
 };
 
 use rialto_protocol::{
-    ChannelId, ChannelParams, Digest, MicroDollars, Price, Receipt, RequestId, SignedReceipt, SignedVoucher, Usage,
-    channel::ChannelState, fingerprint::Fingerprint, tender::SignedBid,
+    ChannelId, ChannelParams, Digest, MicroDollars, ModelId, Price, Receipt, RequestId, SignedReceipt, SignedVoucher,
+    Usage, channel::ChannelState, fingerprint::Fingerprint, tender::SignedBid,
 };
 use rialto_settlement::Trail;
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::Error;
+use crate::{Error, price::Quote};
 
 pub(crate) use restore::StoredChannel;
 
@@ -106,6 +106,8 @@ pub(crate) enum Write {
     Bid(Box<SignedBid>),
     /// What was drawn from a bid in all.
     Drawn(Digest, Usage),
+    /// A price that was promised for a model.
+    Quote(ModelId, Quote),
     /// A number to remember under a name.
     Mark(&'static str, u64),
 }

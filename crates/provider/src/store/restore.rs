@@ -1,11 +1,13 @@
 //! What a provider reads back: at its start, and when a buyer has to catch up.
 
-use rialto_protocol::{ChannelId, ChannelParams, RequestId, SignedReceipt, SignedVoucher, channel::ChannelState};
+use rialto_protocol::{
+    ChannelId, ChannelParams, ModelId, RequestId, SignedReceipt, SignedVoucher, channel::ChannelState,
+};
 use rialto_settlement::Trail;
 use sqlx::{Row, sqlite::SqliteRow};
 
 use super::{OpenRequest, Store, row};
-use crate::Error;
+use crate::{Error, price::Quote};
 
 /// Under this name the store keeps how far the chain was followed.
 pub(super) const TRAIL: &str = "trail";
@@ -124,6 +126,21 @@ impl Store {
             .fetch_optional(&self.pool)
             .await?;
         Ok(row.is_some())
+    }
+
+    /// The prices that were promised for a model; some may not hold any more.
+    pub(crate) async fn quotes(&self, model: &ModelId) -> Result<Vec<Quote>, Error> {
+        let rows = sqlx::query("SELECT price, expires_at FROM quotes WHERE model = ?")
+            .bind(model.0.to_vec())
+            .fetch_all(&self.pool)
+            .await?;
+        let quote = |row: &SqliteRow| {
+            Ok(Quote {
+                price: row::unpacked(row, "price")?,
+                expires_at: row::count(row, "expires_at")?,
+            })
+        };
+        rows.iter().map(quote).collect()
     }
 
     /// A number kept under a name; zero when there is none.

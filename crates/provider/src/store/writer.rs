@@ -5,7 +5,9 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use rialto_protocol::{ChannelId, Receipt, SignedReceipt, channel::ChannelState, fingerprint::Fingerprint};
+use rialto_protocol::{
+    ChannelId, ModelId, Receipt, SignedReceipt, channel::ChannelState, fingerprint::Fingerprint, offer::MAX_LIFETIME,
+};
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::mpsc;
 use tracing::error;
@@ -15,7 +17,7 @@ use super::{
     restore::TRAIL,
     row::{number, pack, wide},
 };
-use crate::{Error, clock};
+use crate::{Error, clock, price::Quote};
 
 /// Seconds for which an answer's marks are kept.
 const CHALLENGEABLE: u64 = 72 * 3_600;
@@ -123,6 +125,7 @@ async fn apply(connection: &mut SqliteConnection, write: &Write) -> Result<(), E
         }
         Write::Bid(signed) => bids::write(connection, signed).await,
         Write::Drawn(bid, usage) => bids::write_drawn(connection, bid, *usage).await,
+        Write::Quote(model, quote) => write_quote(connection, model, quote).await,
         Write::Mark(name, value) => {
             let query = sqlx::query("INSERT OR REPLACE INTO marks (name, value) VALUES (?, ?)")
                 .bind(*name)
@@ -148,6 +151,21 @@ async fn write_state(
         .bind(if state.closed { number(clock::now()) } else { 0 })
         .bind(channel.0.to_vec());
     must_change(query.execute(connection).await?.rows_affected())
+}
+
+/// Notes a promised price, and forgets those that do not hold any more.
+async fn write_quote(connection: &mut SqliteConnection, model: &ModelId, quote: &Quote) -> Result<(), Error> {
+    let sql = "INSERT INTO quotes (model, price, expires_at) VALUES (?, ?, ?) \
+               ON CONFLICT (model, price) DO UPDATE SET expires_at = MAX(expires_at, excluded.expires_at)";
+    let query = sqlx::query(sql)
+        .bind(model.0.to_vec())
+        .bind(pack(&quote.price)?)
+        .bind(number(quote.expires_at));
+    query.execute(&mut *connection).await?;
+    let old = clock::now().saturating_sub(MAX_LIFETIME);
+    let query = sqlx::query("DELETE FROM quotes WHERE expires_at < ?").bind(number(old));
+    query.execute(connection).await?;
+    Ok(())
 }
 
 /// A plain insert: a second receipt with the same number must fail, never replace the first.

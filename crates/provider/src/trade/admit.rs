@@ -1,12 +1,13 @@
 //! Everything that must hold before work begins: a job we can do, a price we agreed on, a channel that pays.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rialto_engine::{Prepared, Scope};
 use rialto_protocol::{
-    ChannelParams, Digest, Price, RequestId, Signature, SignedReceipt, SignedVoucher, Usage,
+    Address, ChannelParams, Digest, Price, RequestId, Signature, SignedReceipt, SignedVoucher, Usage,
     account::VoucherError,
     hash::keccak256,
+    job::Job,
     wire::{Refusal, RefusalCode, SellerFrame, TradeRequest},
 };
 
@@ -17,6 +18,10 @@ use super::{
 use crate::{
     bids::Drawn,
     channel::{Channel, Live},
+    channels::serving,
+    clock,
+    config::Config,
+    limits::Pass,
     queue::Place,
     reconcile::reconcile,
     refusal,
@@ -30,6 +35,7 @@ pub(crate) struct Admitted {
     pub(crate) live: Live,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) place: Place,
+    pub(crate) pass: Pass<Address>,
     /// What it draws from a bid, if it is served at one's price.
     pub(crate) drawn: Option<Drawn>,
     pub(crate) prepared: Box<dyn Prepared>,
@@ -37,17 +43,30 @@ pub(crate) struct Admitted {
     pub(crate) max_output: u64,
 }
 
-/// Checks a request in the order of what the checks cost us, and has its first part paid.
+/// Checks a request in the order of what the checks cost us, waits for its turn, and has its first part paid.
+///
+/// Whoever has to wait too long is refused before anything is done for it, and before its voucher counts. The one
+/// signature that is looked at before is the request's own: nobody may use up another payer's place in the queue.
 pub(crate) async fn admit(room: &Room, request: TradeRequest, line: &mut Line) -> Result<Admitted, Stop> {
     let (shelf, terms) = check(room, &request)?;
     let params = request.channel;
     let channel = room.channels.find(&params).await?;
     let request_hash = request.job.hash(request.id);
-    verify(&channel, &request.voucher)?;
     prove(&channel, request_hash, &request.proof)?;
+    let payer = params.payer;
+    let pass = room.payers.pass(payer).map_err(|retry| {
+        let words = "this payer asks for too much, or too often";
+        refusal::busy(words, retry)
+    })?;
+    let patience = patience(&room.config, request.patience_ms);
+    let mut place = join(room, &shelf, terms, payer, &request.job, patience)?;
+    verify(&channel, &request.voucher)?;
     let live = begin(&channel, request.id).await?;
     let catch_up = reconcile(&channel, &room.store, &request.statement, &request.id).await?;
-    let place = enter(&shelf, terms)?;
+    // While it waits more receipts may be written than are remembered.
+    let acknowledged = channel.acknowledges(&request.voucher);
+    admitted(room, &mut place, line).await?;
+    serving(&channel.state())?;
     let prepared = shelf
         .listing
         .engine
@@ -67,9 +86,11 @@ pub(crate) async fn admit(room: &Room, request: TradeRequest, line: &mut Line) -
     let opening = Opening {
         room,
         channel: &channel,
+        place: &mut place,
         open,
         catch_up,
         voucher: request.voucher,
+        acknowledged,
         behind: request.voucher.voucher.receipts_head == request.statement.head,
     };
     opening.pay(line).await?;
@@ -78,11 +99,60 @@ pub(crate) async fn admit(room: &Room, request: TradeRequest, line: &mut Line) -
         live,
         shelf,
         place,
+        pass,
         drawn,
         prepared,
         open,
         max_output,
     })
+}
+
+/// How long a request may wait for its turn. A refusal must be there before the buyer gives up and takes this provider
+/// for a dead one.
+fn patience(config: &Config, patience_ms: u64) -> Duration {
+    let patience = Duration::from_millis(patience_ms);
+    let reserve = (patience / 8).min(Duration::from_secs(1));
+    patience.saturating_sub(reserve).min(config.queue_wait)
+}
+
+/// Takes a place in the queue. Work at the price of a bid only fills slots that nobody who pays the posted price wants.
+fn join(
+    room: &Room,
+    shelf: &Shelf,
+    terms: Terms,
+    payer: Address,
+    job: &Job,
+    patience: Duration,
+) -> Result<Place, Refusal> {
+    let joined = if terms.bid {
+        shelf.queue.fill(payer, job, patience)
+    } else {
+        shelf.queue.join(payer, job, patience)
+    };
+    joined.map_err(|full| {
+        if full.as_told {
+            room.metrics.turned_away.inc();
+        }
+        refusal::full(full)
+    })
+}
+
+/// Waits until it is a request's turn to be opened. Nothing is owed before.
+async fn admitted(room: &Room, place: &mut Place, line: &mut Line) -> Result<(), Stop> {
+    let mut turn = std::pin::pin!(place.admitted());
+    loop {
+        tokio::select! {
+            biased;
+            turn = &mut turn => return turn.map_err(|full| refusal::full(full).into()),
+            () = room.closing.cancelled() => return Err(refusal::stopping().into()),
+            heard = line.hear() => match heard {
+                // Not asked for; the one that came with the request counts.
+                Heard::Voucher(_) => {}
+                Heard::Cancel => return Err(refusal::cancelled().into()),
+                Heard::Gone => return Err(Stop::Gone),
+            },
+        }
+    }
 }
 
 /// Prompts of one payer may be read from each other's memory; nobody else may learn from the time it takes.
@@ -117,14 +187,10 @@ struct Terms {
 }
 
 impl Terms {
-    /// The posted price if the buyer pays as much, else the one that it names if it was bid that; `None` if neither.
+    /// A price that was posted and is within what the buyer names, else the one that it was bid; `None` if neither.
     fn of(room: &Room, shelf: &Shelf, request: &TradeRequest) -> Option<Self> {
-        let posted = shelf.listing.price;
-        if posted.within(&request.price) {
-            return Some(Self {
-                price: posted,
-                bid: false,
-            });
+        if let Some(price) = shelf.tag.agree(&request.price, clock::now()) {
+            return Some(Self { price, bid: false });
         }
         let bid = room.bids.knows(&request.channel, request.price);
         bid.then_some(Self {
@@ -139,15 +205,6 @@ impl Terms {
         let drawn = self.bid.then(|| room.bids.draw(channel, self.price, usage));
         drawn.transpose()
     }
-}
-
-/// Takes a place in the queue. Work at the price of a bid only fills slots that nobody who pays the posted price wants.
-fn enter(shelf: &Shelf, terms: Terms) -> Result<Place, Refusal> {
-    let capacity = usize::try_from(shelf.queue.capacity()).unwrap_or(usize::MAX);
-    if terms.bid && shelf.queue.load() >= capacity {
-        return Err(refusal::full(shelf.queue.full()));
-    }
-    shelf.queue.enter().map_err(refusal::full)
 }
 
 pub(super) fn verify(channel: &Channel, voucher: &SignedVoucher) -> Result<(), Refusal> {
@@ -184,9 +241,12 @@ async fn begin(channel: &Arc<Channel>, request: RequestId) -> Result<Live, Refus
 struct Opening<'a> {
     room: &'a Room,
     channel: &'a Channel,
+    place: &'a mut Place,
     open: OpenRequest,
     catch_up: Vec<SignedReceipt>,
     voucher: SignedVoucher,
+    /// Whether the voucher named one of the latest receipts when it came.
+    acknowledged: bool,
     /// Whether the voucher names the head that the statement proved.
     behind: bool,
 }
@@ -213,8 +273,14 @@ impl Opening<'_> {
             cumulative: self.channel.required(&self.open),
         };
         line.say(&wanted).await?;
+        // A slot does not wait for a buyer.
+        self.place.pause();
         self.voucher = self.next_voucher(line).await?;
         verify(self.channel, &self.voucher)?;
+        self.acknowledged = self.channel.acknowledges(&self.voucher);
+        self.place.resume();
+        admitted(self.room, self.place, line).await?;
+        serving(&self.channel.state())?;
         match self.cover().await? {
             None => Ok(()),
             Some(complaint) => Err(refusal::voucher(complaint).into()),
@@ -230,9 +296,9 @@ impl Opening<'_> {
 
     /// Covers the request and waits until that is stored. Returns the complaint when the voucher does not do.
     async fn cover(&self) -> Result<Option<VoucherError>, Refusal> {
-        let mut attempt = self.channel.cover(&self.open, &self.voucher);
+        let mut attempt = self.channel.cover(&self.open, &self.voucher, self.acknowledged);
         if matches!(attempt, Err(VoucherError::Unfunded { .. })) && self.room.channels.top_up_seen(self.channel).await {
-            attempt = self.channel.cover(&self.open, &self.voucher);
+            attempt = self.channel.cover(&self.open, &self.voucher, self.acknowledged);
         }
         match attempt {
             Ok(commit) => {

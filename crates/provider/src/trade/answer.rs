@@ -94,7 +94,7 @@ impl End {
 pub(crate) struct Work<'a> {
     pub(crate) room: &'a Room,
     pub(crate) channel: &'a Channel,
-    pub(crate) place: &'a Place,
+    pub(crate) place: &'a mut Place,
     pub(crate) open: OpenRequest,
     pub(crate) max_output: u64,
     pub(crate) arrived: Instant,
@@ -131,12 +131,12 @@ struct Run<'a> {
 
 impl<'a> Work<'a> {
     /// Waits for a slot, runs the job and passes on its pieces.
-    pub(crate) async fn perform(self, prepared: Box<dyn Prepared>, line: &mut Line) -> Outcome {
+    pub(crate) async fn perform(mut self, prepared: Box<dyn Prepared>, line: &mut Line) -> Outcome {
         let turn = match self.turn(line).await {
             Ok(turn) => turn,
             Err(end) => return outcome(end, None),
         };
-        let (place, metrics) = (self.place, &self.room.metrics);
+        let metrics = &self.room.metrics;
         let began = Instant::now();
         let (grant, granted) = watch::channel(self.open.covered);
         let mut answer = prepared.start(granted);
@@ -148,18 +148,19 @@ impl<'a> Work<'a> {
         metrics.service.observe(service.as_secs_f64());
         if end.status == ReceiptStatus::Complete {
             let (units, time) = run.pace();
-            place.measured(service, units, time);
+            run.work.place.generated(units, time);
         }
         outcome(end, Some(run))
     }
 
-    /// Waits in the queue, unless the buyer gives up or the provider stops.
-    async fn turn(&self, line: &mut Line) -> Result<Turn, End> {
+    /// Waits for a slot, unless the buyer gives up or the provider stops.
+    async fn turn(&mut self, line: &mut Line) -> Result<Turn, End> {
+        let (room, channel) = (self.room, self.channel);
         let mut turn = std::pin::pin!(self.place.turn());
         loop {
             tokio::select! {
                 biased;
-                () = self.room.cut.cancelled() => return Err(End::failed(refusal::stopping())),
+                () = room.cut.cancelled() => return Err(End::failed(refusal::stopping())),
                 heard = line.hear() => match heard {
                     // Not asked for; what is needed is paid.
                     Heard::Voucher(_) => {}
@@ -167,16 +168,16 @@ impl<'a> Work<'a> {
                 },
                 turn = &mut turn => {
                     let turn = turn.ok_or_else(|| End::failed(refusal::stopping()))?;
-                    return self.payable().map(|()| turn);
+                    return payable(channel).map(|()| turn);
                 }
             }
         }
     }
+}
 
-    /// Ends the work once the channel closes: what was delivered is claimed while it still can be, and no more is begun.
-    fn payable(&self) -> Result<(), End> {
-        serving(&self.channel.state()).map_err(End::unpaid)
-    }
+/// Ends the work once the channel closes: what was delivered is claimed while it still can be, and no more is begun.
+fn payable(channel: &Channel) -> Result<(), End> {
+    serving(&channel.state()).map_err(End::unpaid)
 }
 
 /// How a request ended whose work began, or did not.
@@ -291,7 +292,7 @@ impl<'a> Run<'a> {
             Heard::Cancel | Heard::Gone => return Err(End::cancelled()),
             Heard::Voucher(voucher) => *voucher,
         };
-        self.work.payable()?;
+        payable(self.work.channel)?;
         let Some(ask) = self.asked.filter(|_| self.paying.is_none()) else {
             // Nobody asked; the next ask says what is needed.
             return Ok(());
@@ -303,9 +304,9 @@ impl<'a> Run<'a> {
             ..self.work.open
         };
         let (room, channel) = (self.work.room, self.work.channel);
-        let mut attempt = channel.cover(&open, &voucher);
+        let mut attempt = channel.cover(&open, &voucher, false);
         if matches!(attempt, Err(VoucherError::Unfunded { .. })) && room.channels.top_up_seen(channel).await {
-            attempt = channel.cover(&open, &voucher);
+            attempt = channel.cover(&open, &voucher, false);
         }
         let commit = attempt.map_err(|complaint| End::unpaid(refusal::voucher(complaint)))?;
         self.paying = Some(Paying { commit, open });

@@ -10,12 +10,13 @@ use rialto_network::Trade;
 use rialto_protocol::{
     NodeKey, Usage,
     fingerprint::{Fingerprint, STRIDE, WIDTH},
-    wire::{BuyerFrame, Refusal, SellerFrame},
+    wire::{BuyerFrame, Refusal, SellerFrame, TradeRequest},
 };
 use tracing::debug;
 
 use crate::{
     channel::{Bill, cost},
+    limits::Pass,
     room::Room,
 };
 
@@ -44,39 +45,66 @@ impl From<Gone> for Stop {
     }
 }
 
-/// Serves one trade to its end.
-pub(crate) async fn serve(room: Arc<Room>, peer: NodeKey, trade: Trade<SellerFrame, BuyerFrame>) {
-    let arrived = Instant::now();
+/// A trade whose first frame has come.
+pub(crate) struct Asked {
+    line: Line,
+    request: Box<TradeRequest>,
+    arrived: Instant,
+}
+
+/// Waits for a trade's first frame; `None` when it does not come in time, or is none.
+pub(crate) async fn listen(room: &Room, trade: Trade<SellerFrame, BuyerFrame>) -> Option<Asked> {
     let mut line = Line::new(trade, room.config.stall_timeout);
-    let admitted = match line.request(room.config.first_frame_timeout).await {
-        Ok(request) => admit::admit(&room, *request, &mut line).await,
-        Err(Gone) => Err(Stop::Gone),
-    };
-    match admitted {
-        Ok(admitted) => finish(&room, admitted, line, arrived).await,
+    match line.request(room.config.first_frame_timeout).await {
+        Ok(request) => Some(Asked {
+            line,
+            request,
+            arrived: Instant::now(),
+        }),
+        Err(Gone) => {
+            line.hang_up();
+            None
+        }
+    }
+}
+
+impl Asked {
+    /// Refuses without a look at the request.
+    pub(crate) async fn refuse(self, room: &Room, refusal: Refusal) {
+        room.metrics.refused(refusal.code);
+        self.line.end(&SellerFrame::Refused(refusal)).await;
+    }
+}
+
+/// Serves one trade to its end.
+pub(crate) async fn serve(room: Arc<Room>, peer: NodeKey, pass: &Pass<NodeKey>, asked: Asked) {
+    let Asked {
+        mut line,
+        request,
+        arrived,
+    } = asked;
+    match admit::admit(&room, *request, &mut line).await {
+        Ok(admitted) => {
+            let usage = finish(&room, admitted, line, arrived).await;
+            pass.used(usage.input.saturating_add(usage.output));
+        }
         Err(Stop::Refuse(refusal)) => {
-            room.metrics.refused(refusal.code);
             debug!(%peer, code = ?refusal.code, "refused");
+            room.metrics.refused(refusal.code);
             line.end(&SellerFrame::Refused(refusal)).await;
         }
         Err(Stop::Gone) => line.hang_up(),
     }
 }
 
-/// Refuses a trade without reading its request.
-pub(crate) async fn refuse(room: Arc<Room>, trade: Trade<SellerFrame, BuyerFrame>, refusal: Refusal) {
-    room.metrics.refused(refusal.code);
-    let line = Line::new(trade, std::time::Duration::from_secs(1));
-    line.end(&SellerFrame::Refused(refusal)).await;
-}
-
-/// Does the work of an admitted request, writes its receipt, and hands it over.
-async fn finish(room: &Room, admitted: Admitted, mut line: Line, arrived: Instant) {
+/// Does the work of an admitted request, writes its receipt, and hands it over. Returns what was used.
+async fn finish(room: &Room, admitted: Admitted, mut line: Line, arrived: Instant) -> Usage {
     let Admitted {
         channel,
         live,
         shelf,
-        place,
+        mut place,
+        pass,
         drawn,
         prepared,
         open,
@@ -85,7 +113,7 @@ async fn finish(room: &Room, admitted: Admitted, mut line: Line, arrived: Instan
     let work = answer::Work {
         room,
         channel: &channel,
-        place: &place,
+        place: &mut place,
         open,
         max_output,
         arrived,
@@ -93,12 +121,15 @@ async fn finish(room: &Room, admitted: Admitted, mut line: Line, arrived: Instan
     let outcome = work.perform(prepared, &mut line).await;
     drop(place);
     let usage = billed(&outcome, open.input);
+    pass.used(usage.input.saturating_add(usage.output));
     let (cpu_micros, fingerprint) = outcome.ending.map_or((0, Fingerprint::default()), |ending| {
         (ending.cpu_micros, within(ending.fingerprint, usage.output))
     });
     if let Some(drawn) = drawn {
         drawn.settle(usage);
     }
+    let energy_millijoules = shelf.energy.spent(cpu_micros, usage);
+    shelf.tag.learn(usage, energy_millijoules);
     let (signed, commit) = channel.settle(Bill {
         request: open.request,
         request_hash: open.request_hash,
@@ -106,7 +137,7 @@ async fn finish(room: &Room, admitted: Admitted, mut line: Line, arrived: Instan
         usage,
         cost: cost(&open, usage),
         status: outcome.status,
-        energy_millijoules: shelf.energy.spent(cpu_micros, usage),
+        energy_millijoules,
         fingerprint,
     });
     let stored = commit.durable().await;
@@ -115,7 +146,7 @@ async fn finish(room: &Room, admitted: Admitted, mut line: Line, arrived: Instan
     if stored.is_err() {
         // A receipt that is not stored must not be known to anybody: its number would be used again.
         line.hang_up();
-        return;
+        return usage;
     }
     room.metrics.settled(&signed.receipt);
     debug!(
@@ -133,6 +164,7 @@ async fn finish(room: &Room, admitted: Admitted, mut line: Line, arrived: Instan
         failure: outcome.failure,
     };
     line.end(&last).await;
+    usage
 }
 
 /// The marks of what was delivered, and no more of them than there can be: an engine of another make may say anything.

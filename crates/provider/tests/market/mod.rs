@@ -222,6 +222,27 @@ impl Market {
 
     /// A seller on a store.
     pub(crate) async fn sell(&self, store: &Path, config: Config) -> (Provider, Peer) {
+        self.sell_at(store, config, PRICE).await
+    }
+
+    /// A seller on a store, with a price of its own.
+    pub(crate) async fn sell_at(&self, store: &Path, config: Config, price: Price) -> (Provider, Peer) {
+        self.sell_on(store, config, price, self.engine.clone()).await
+    }
+
+    /// Another engine.
+    pub(crate) fn engine(engine: SimulatedConfig) -> Arc<SimulatedEngine> {
+        Arc::new(SimulatedEngine::new(engine))
+    }
+
+    /// A seller on a store, with a price and an engine of its own.
+    pub(crate) async fn sell_on(
+        &self,
+        store: &Path,
+        config: Config,
+        price: Price,
+        engine: Arc<SimulatedEngine>,
+    ) -> (Provider, Peer) {
         let node = node().await;
         let peer = node.peer();
         let parts = Parts {
@@ -231,8 +252,8 @@ impl Market {
             listings: vec![Listing {
                 manifest: manifest(),
                 publisher: key(3).address(),
-                engine: self.engine.clone(),
-                price: PRICE,
+                engine,
+                price: price.into(),
                 energy_millijoules: 2,
             }],
             meeting: Vec::new(),
@@ -348,13 +369,16 @@ pub(crate) fn job(max_tokens: u64) -> Job {
 impl Buyer {
     /// A fresh request, with a voucher that covers the first chunk.
     pub(crate) fn request(&mut self, job: Job) -> TradeRequest {
+        let input = job.max_input();
+        self.request_for(job, input)
+    }
+
+    /// A fresh request, with a voucher that covers so much input and the first chunk.
+    pub(crate) fn request_for(&mut self, job: Job, input: u64) -> TradeRequest {
         self.serial += 1;
         let id = RequestId([self.serial; 32]);
         let covered = job.max_output().min(CHUNK);
-        let usage = Usage {
-            input: job.max_input(),
-            output: covered,
-        };
+        let usage = Usage { input, output: covered };
         let voucher = self.account.reserve(id, self.price.cost(usage)).unwrap();
         TradeRequest {
             id,
