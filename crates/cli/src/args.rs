@@ -1,6 +1,6 @@
 //! What can be written on the command line. A flag wins over its environment variable, which wins over the file.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use rialto_protocol::Address;
@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Provide(Provide),
     /// Buy inference: an OpenAI-compatible server that finds, pays and checks sellers.
     Gateway(Gateway),
+    /// Run a relay: it passes on, without being able to read it, what nodes behind NATs send each other.
+    Relay(Relay),
     /// Run the embedded development chain alone, or put a market's contracts on a chain.
     Chain(Chain),
     /// Ask a model something through the gateway.
@@ -137,7 +139,7 @@ pub(crate) struct Place {
     /// UDP address of the node; port 0 for any.
     #[arg(long, env = "RIALTO_NODE_LISTEN", value_name = "ADDRESS")]
     pub(crate) node_listen: Option<SocketAddr>,
-    /// A relay for peers behind NATs. Without it no outside address is contacted.
+    /// The relay at which this node is reached behind a NAT, and reaches others. No other is ever contacted.
     #[arg(long, env = "RIALTO_RELAY", value_name = "URL")]
     pub(crate) relay: Option<String>,
     /// End when standard input ends: for supervisors.
@@ -166,6 +168,20 @@ pub(crate) struct Up {
     /// Where the embedded chain answers.
     #[arg(long, env = "RIALTO_CHAIN_LISTEN", value_name = "ADDRESS")]
     pub(crate) chain_listen: Option<SocketAddr>,
+    /// The relay at which the market's nodes are reached behind a NAT, as its ticket says.
+    #[arg(long, env = "RIALTO_RELAY", value_name = "URL")]
+    pub(crate) relay: Option<String>,
+}
+
+/// `rialto relay`.
+#[derive(Debug, Args)]
+pub(crate) struct Relay {
+    /// The TCP address of its plain HTTP; port 0 for any. On a public machine, set a proxy with TLS before it.
+    #[arg(long, env = "RIALTO_RELAY_LISTEN", value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The most that one node may send, in kilobytes a second.
+    #[arg(long, env = "RIALTO_RELAY_KILOBYTES", value_name = "NUMBER")]
+    pub(crate) kilobytes: Option<NonZeroU32>,
 }
 
 /// `rialto provide`.

@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
 };
 
@@ -14,7 +15,10 @@ use rialto_protocol::Price;
 use rialto_settlement::Options;
 use serde::{Deserialize, Serialize};
 
-use crate::{args::Arguments, data_dir::DataDir};
+use crate::{
+    args::{Arguments, Place},
+    data_dir::DataDir,
+};
 
 /// Longest configuration file.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -33,10 +37,12 @@ pub(crate) struct File {
     pub(crate) rpc_urls: Vec<String>,
     /// Most that is ever offered for a unit of gas, in gwei.
     pub(crate) max_gas_gwei: Option<u64>,
-    /// A relay for peers behind NATs.
+    /// The relay by which nodes here are reached behind a NAT, and reach others.
     pub(crate) relay: Option<String>,
     /// `rialto chain`.
     pub(crate) chain: ChainFile,
+    /// `rialto relay`.
+    pub(crate) relaying: RelayFile,
     /// `rialto provide`.
     pub(crate) provider: ProviderFile,
     /// `rialto gateway`.
@@ -49,6 +55,16 @@ pub(crate) struct File {
 pub(crate) struct ChainFile {
     /// Where it answers JSON-RPC.
     pub(crate) listen: Option<SocketAddr>,
+}
+
+/// `[relaying]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RelayFile {
+    /// Where it speaks plain HTTP.
+    pub(crate) listen: Option<SocketAddr>,
+    /// The most that one node may send, in kilobytes a second.
+    pub(crate) kilobytes: Option<NonZeroU32>,
 }
 
 /// `[provider]`.
@@ -231,6 +247,8 @@ pub(crate) struct GatewayFile {
     pub(crate) channel_deposit: Option<String>,
     /// Who pays the gas of opening and closing channels.
     pub(crate) gas: Gas,
+    /// Neighbours that it looks for, to tell each other of offers.
+    pub(crate) neighbours: Option<usize>,
     /// Sellers of each model in use with which a channel is kept open.
     pub(crate) standby_channels: Option<usize>,
     /// Limits of files and batches.
@@ -292,6 +310,28 @@ impl Settings {
             dir: DataDir::open(root)?,
             json: arguments.json,
         })
+    }
+}
+
+/// The relay that a node uses, and where it listens when nothing else is said: on this machine alone unless it has a
+/// relay, which is for peers elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reach {
+    /// The relay's URL.
+    pub(crate) relay: Option<String>,
+    /// The UDP address.
+    pub(crate) default_listen: SocketAddr,
+}
+
+impl Settings {
+    /// How a node is to be reached.
+    pub(crate) fn reach(&self, place: &Place) -> Reach {
+        let relay = place.relay.clone().or_else(|| self.file.relay.clone());
+        let ip = relay.as_ref().map_or(Ipv4Addr::LOCALHOST, |_| Ipv4Addr::UNSPECIFIED);
+        Reach {
+            relay,
+            default_listen: SocketAddr::from((ip, 0)),
+        }
     }
 }
 

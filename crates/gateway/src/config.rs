@@ -38,6 +38,8 @@ pub struct Config {
     /// What a model costs elsewhere, in nano-dollars a unit, by the name that is asked for: what is saved is told with
     /// each answer.
     pub list_prices: BTreeMap<String, Price>,
+    /// Neighbours that this gateway looks for, to tell each other of offers; it takes some more that come.
+    pub neighbours: usize,
     /// Providers that are used without looking up their stake.
     pub trusted_providers: Vec<Address>,
     /// Limits of files and batches.
@@ -137,6 +139,7 @@ impl Default for Config {
             max_attempts: 4,
             aliases: BTreeMap::new(),
             list_prices: BTreeMap::new(),
+            neighbours: 12,
             trusted_providers: Vec::new(),
             batches: BatchPolicy::default(),
             timeouts: Timeouts::default(),

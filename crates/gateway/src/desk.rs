@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use rialto_network::Node;
+use rialto_network::{Neighbours, Node};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Config, Error, Store,
     batch::Batches,
-    book::{Book, Resolved, Stakes},
+    book::{Book, Door, Resolved, Spread, Stakes},
     buying::Uses,
     http::{Attempts, Bells},
     metrics::Metrics,
@@ -23,6 +23,11 @@ pub(crate) struct Desk {
     pub(crate) node: Node,
     pub(crate) book: Arc<Book>,
     pub(crate) stakes: Stakes,
+    pub(crate) neighbours: Arc<Neighbours>,
+    /// What each caller may bring.
+    pub(crate) door: Door,
+    /// Offers that are passed on.
+    pub(crate) spread: Spread,
     pub(crate) store: Store,
     pub(crate) ledger: Arc<Ledger>,
     /// Who was given which prompts.

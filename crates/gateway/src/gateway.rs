@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::serve::ListenerExt as _;
-use rialto_network::Node;
+use rialto_network::{Neighbours, Node};
 use rialto_protocol::{ChannelId, Domain, SigningKey, ticket::Peer};
 use rialto_settlement::Wallet;
 use tokio::{
@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Book, Config, Error, Store,
     batch::{self, Batches},
-    book::{Stakes, answer_peers, browse},
+    book::{Door, Spread, Stakes, answer_peers, browse, meet_registered, spread},
     buying::{Uses, stand_by},
     config::ms,
     desk::Desk,
@@ -93,8 +93,18 @@ impl Gateway {
         let left = store
             .left_open_since(now().saturating_sub(config.timeouts.retry_seconds))
             .await?;
+        let neighbours = Arc::new(Neighbours::new(
+            parts.node.clone(),
+            parts.domain,
+            true,
+            config.neighbours,
+        ));
+        neighbours.meet(parts.meeting.iter().cloned().chain(store.contacts().await?));
         let desk = Arc::new(Desk {
             node: parts.node,
+            neighbours,
+            door: Door::new(),
+            spread: Spread::default(),
             book,
             stakes,
             store,
@@ -115,6 +125,9 @@ impl Gateway {
         let tasks = vec![
             tokio::spawn(answer_peers(Arc::clone(&desk), stop.clone())),
             tokio::spawn(browse(Arc::clone(&desk), parts.meeting, stop.clone())),
+            tokio::spawn(meet_registered(Arc::clone(&desk), stop.clone())),
+            tokio::spawn(spread(Arc::clone(&desk), stop.clone())),
+            tokio::spawn(mingle(Arc::clone(&desk.neighbours), stop.clone())),
             tokio::spawn(stand_by(Arc::clone(&desk), stop.clone())),
             tokio::spawn(sort_book(Arc::clone(&desk), stop.clone())),
             tokio::spawn(batch::run(Arc::clone(&desk), stop.clone())),
@@ -192,6 +205,13 @@ async fn serve(listener: TcpListener, desk: Arc<Desk>, stop: CancellationToken) 
     let served = axum::serve(listener, http::router(desk)).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(%error, "the http server failed");
+    }
+}
+
+async fn mingle(neighbours: Arc<Neighbours>, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = neighbours.run() => {}
     }
 }
 

@@ -7,15 +7,16 @@ use std::{
 };
 
 use iroh::{
-    Endpoint, EndpointAddr, EndpointId, TransportAddr,
+    Endpoint, EndpointAddr, EndpointId, RelayUrl, TransportAddr,
     endpoint::{Connection, RecvStream, SendStream},
 };
 use rialto_protocol::{NodeKey, ticket::Peer};
 
 use crate::Error;
 
-/// How long a dial may take.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a dial may take. QUIC repeats its first packet ever more seldom: a peer that comes back is found sooner by a
+/// dial that begins anew.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Most peers whose connections are kept; beyond it, closed ones are forgotten.
 const KEPT: usize = 4_096;
@@ -23,12 +24,21 @@ const KEPT: usize = 4_096;
 type Slot = Arc<tokio::sync::Mutex<Option<Connection>>>;
 
 /// The pool. A slot's lock is held while dialling, so that many requests to one peer dial once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Connections {
+    relay: Option<RelayUrl>,
     slots: Mutex<HashMap<(NodeKey, &'static [u8]), Slot>>,
 }
 
 impl Connections {
+    /// An empty pool. `relay` is the one relay by which peers are dialled.
+    pub(crate) fn new(relay: Option<RelayUrl>) -> Self {
+        Self {
+            relay,
+            slots: Mutex::default(),
+        }
+    }
+
     /// Opens a stream to a peer, dialling it first if need be. A connection found dead is dialled anew, once.
     pub(crate) async fn open(
         &self,
@@ -49,7 +59,7 @@ impl Connections {
             }
             held = slot.lock().await;
         }
-        let address = address_of(peer)?;
+        let address = address_of(peer, self.relay.as_ref())?;
         let dial = tokio::time::timeout(DIAL_TIMEOUT, endpoint.connect(address, alpn));
         let connection = dial
             .await
@@ -73,12 +83,20 @@ impl Connections {
     }
 }
 
-fn address_of(peer: &Peer) -> Result<EndpointAddr, Error> {
+/// Where a peer may be: at its addresses, and at this node's own relay if it says that it is there, or says nothing at
+/// all. Another relay that it names is not contacted: an offer must not make its readers call whom it likes.
+fn address_of(peer: &Peer, relay: Option<&RelayUrl>) -> Result<EndpointAddr, Error> {
     let id = EndpointId::from_bytes(&peer.node.0).map_err(|_| Error::BadPeer("the node key is not a point"))?;
-    let addresses = peer
+    let addresses: Vec<_> = peer
         .addresses
         .iter()
         .filter_map(|text| text.parse().ok())
-        .map(TransportAddr::Ip);
-    Ok(EndpointAddr::from_parts(id, addresses))
+        .map(TransportAddr::Ip)
+        .collect();
+    let is_there = |own: &&RelayUrl| match &peer.relay {
+        Some(named) => named.parse().is_ok_and(|named: RelayUrl| named == **own),
+        None => addresses.is_empty(),
+    };
+    let relayed = relay.filter(is_there).cloned().map(TransportAddr::Relay);
+    Ok(EndpointAddr::from_parts(id, addresses.into_iter().chain(relayed)))
 }

@@ -5,14 +5,19 @@
 //! dialled any more by the endpoint that it called. So an endpoint of its own dials. That one's key is new at each start:
 //! providers know a buyer by its channel, and need not know more.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use iroh::{
-    Endpoint, RelayMode, RelayUrl, SecretKey,
+    Endpoint, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey,
     endpoint::{IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets},
 };
 use rialto_protocol::{
     NodeKey,
+    offer::MAX_RELAY,
     ticket::Peer,
     wire::{BuyerFrame, OFFERS_ALPN, OffersRequest, OffersResponse, SellerFrame, TRADE_ALPN},
 };
@@ -24,6 +29,7 @@ use crate::{
     connections::Connections,
     frame::{FrameReceiver, FrameSender, Trade},
     incoming::{Incoming, accept_connections},
+    way::Way,
 };
 
 /// Streams that one connection may have open: bounds what a peer can make this node hold.
@@ -47,7 +53,8 @@ pub struct NodeConfig {
     pub secret: Zeroizing<[u8; 32]>,
     /// The UDP address to listen on; port 0 for any.
     pub listen: SocketAddr,
-    /// A relay of the operator's choice, for peers behind NATs. Without it no outside address is contacted.
+    /// The URL of a relay of the operator's choice, by which this node is reached behind a NAT and reaches others. Nobody
+    /// but it and peers is ever contacted, and no other relay, whatever peers say.
     pub relay: Option<String>,
 }
 
@@ -66,6 +73,7 @@ pub struct Node {
     endpoint: Endpoint,
     dialer: Endpoint,
     connections: Arc<Connections>,
+    relay: Option<RelayUrl>,
     calls: Arc<Mutex<mpsc::Receiver<Incoming>>>,
 }
 
@@ -73,21 +81,22 @@ impl Node {
     /// Opens the socket and begins to accept.
     pub async fn bind(config: NodeConfig) -> Result<Self, Error> {
         let secret = SecretKey::from_bytes(&config.secret);
-        let endpoint = bind(
-            &config,
-            config.listen,
-            secret,
-            vec![TRADE_ALPN.to_vec(), OFFERS_ALPN.to_vec()],
-        )
-        .await?;
+        let relay = config.relay.as_deref().map(relay_url).transpose()?;
+        let (reach, way) = Reach::open(relay.as_ref()).await?;
+        let alpns = vec![TRADE_ALPN.to_vec(), OFFERS_ALPN.to_vec()];
+        let endpoint = bind(config.listen, &reach, secret, alpns).await?;
         let outgoing = SocketAddr::new(config.listen.ip(), 0);
-        let dialer = bind(&config, outgoing, SecretKey::generate(), Vec::new()).await?;
+        let dialer = bind(outgoing, &reach, SecretKey::generate(), Vec::new()).await?;
+        if let Some(way) = way {
+            tokio::spawn(way.serve(endpoint.clone()));
+        }
         let (sender, receiver) = mpsc::channel(256);
         tokio::spawn(accept_connections(endpoint.clone(), sender));
         Ok(Self {
             endpoint,
             dialer,
-            connections: Arc::default(),
+            connections: Arc::new(Connections::new(relay.clone())),
+            relay,
             calls: Arc::new(Mutex::new(receiver)),
         })
     }
@@ -97,7 +106,7 @@ impl Node {
         NodeKey(*self.endpoint.id().as_bytes())
     }
 
-    /// The key, and the addresses at which the node listens.
+    /// The key, the addresses at which the node listens, and the relay at which it can be reached.
     pub fn peer(&self) -> Peer {
         let mut addresses: Vec<_> = self.endpoint.addr().ip_addrs().copied().collect();
         // A node on loopback has no other address to tell; a socket on all interfaces is reached through each of them.
@@ -112,7 +121,7 @@ impl Node {
         Peer {
             node: self.key(),
             addresses: addresses.iter().map(SocketAddr::to_string).collect(),
-            relay: None,
+            relay: self.relay.as_ref().map(RelayUrl::to_string),
         }
     }
 
@@ -137,7 +146,9 @@ impl Node {
         };
         let patience = match request {
             OffersRequest::Relay(_) => RELAY_TIMEOUT,
-            OffersRequest::Announce(_) | OffersRequest::Browse | OffersRequest::Tender(_) => OFFERS_TIMEOUT,
+            OffersRequest::Announce(_) | OffersRequest::Browse | OffersRequest::Tender(_) | OffersRequest::Greet(_) => {
+                OFFERS_TIMEOUT
+            }
         };
         tokio::time::timeout(patience, call).await.map_err(|_| Error::Timeout)?
     }
@@ -153,34 +164,62 @@ impl Node {
     }
 }
 
-/// Opens one endpoint.
-async fn bind(
-    config: &NodeConfig,
-    listen: SocketAddr,
-    secret: SecretKey,
-    alpns: Vec<Vec<u8>>,
-) -> Result<Endpoint, Error> {
-    let relay = match &config.relay {
-        None => RelayMode::Disabled,
-        Some(url) => RelayMode::custom([url.parse::<RelayUrl>().map_err(|_| Error::BadPeer("the relay's URL"))?]),
-    };
-    let portmapper = if config.relay.is_some() {
-        PortmapperConfig::default()
+/// Reads a relay's URL.
+fn relay_url(text: &str) -> Result<RelayUrl, Error> {
+    let url: RelayUrl = text.parse().map_err(|_| Error::BadPeer("the relay's URL"))?;
+    let fits = url.as_str().len() <= MAX_RELAY && matches!(url.scheme(), "http" | "https") && url.has_host();
+    if fits {
+        Ok(url)
     } else {
-        PortmapperConfig::Disabled
-    };
+        Err(Error::BadPeer("the relay's URL"))
+    }
+}
+
+/// How endpoints reach a relay, if there is one.
+struct Reach {
+    relay: RelayMode,
+    proxy: Option<String>,
+}
+
+impl Reach {
+    async fn open(relay: Option<&RelayUrl>) -> Result<(Self, Option<Way>), Error> {
+        let Some(url) = relay else {
+            let (relay, proxy) = (RelayMode::Disabled, None);
+            return Ok((Self { relay, proxy }, None));
+        };
+        let bind_error = |error: std::io::Error| Error::Bind {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            reason: error.to_string(),
+        };
+        let way = Way::bind(url).await.map_err(bind_error)?;
+        // A relay without TLS cannot tell nodes their public addresses over QUIC: it is not asked.
+        let quic = (url.scheme() == "https").then(Default::default);
+        let reach = Self {
+            relay: RelayMode::Custom(RelayMap::from(RelayConfig::new(url.clone(), quic))),
+            proxy: Some(way.url().map_err(bind_error)?),
+        };
+        Ok((reach, Some(way)))
+    }
+}
+
+/// Opens one endpoint. No lookup service and no port mapping: a router is nobody's peer.
+async fn bind(listen: SocketAddr, reach: &Reach, secret: SecretKey, alpns: Vec<Vec<u8>>) -> Result<Endpoint, Error> {
     let bind_error = |reason: String| Error::Bind {
         address: listen,
         reason,
     };
-    Endpoint::builder(presets::Minimal)
+    let mut builder = Endpoint::builder(presets::Minimal)
         .secret_key(secret)
         .alpns(alpns)
-        .relay_mode(relay)
-        .portmapper_config(portmapper)
+        .relay_mode(reach.relay.clone())
+        .portmapper_config(PortmapperConfig::Disabled)
         .clear_address_lookup()
         .transport_config(transport())
-        .clear_ip_transports()
+        .clear_ip_transports();
+    if let Some(proxy) = &reach.proxy {
+        builder = builder.proxy_url(proxy.parse().map_err(|_| Error::BadPeer("the way to the relay"))?);
+    }
+    builder
         .bind_addr(listen)
         .map_err(|error| bind_error(error.to_string()))?
         .bind()

@@ -15,6 +15,7 @@ use crate::{
     order::SignedOrder,
     output::{FinishReason, Output},
     tender::{SignedBid, SignedTender},
+    ticket::Peer,
 };
 
 /// ALPN of the trade protocol; the number is its version.
@@ -193,6 +194,17 @@ pub enum OffersRequest {
     Relay(Box<SignedOrder>),
     /// Work that can wait: at what price would you do it?
     Tender(Box<SignedTender>),
+    /// I am here: whom do you know?
+    Greet(Box<Greeting>),
+}
+
+/// How a node makes itself known to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// The market that it is a part of.
+    pub market: Domain,
+    /// Where it says that it can be dialled.
+    pub own: Peer,
 }
 
 /// The answer of the offers protocol.
@@ -218,7 +230,17 @@ pub enum OffersResponse {
     Bid(Box<SignedBid>),
     /// No bid is made: this node does not want the work now, or sells nothing.
     NoBid(Refusal),
+    /// Welcome.
+    Greeted {
+        /// Whether this node keeps a book, and wants to be told of offers.
+        listens: bool,
+        /// Nodes that answered it lately; at most [`MAX_CONTACTS`] are read.
+        contacts: Vec<Peer>,
+    },
 }
+
+/// Most nodes that are named in the answer to a greeting.
+pub const MAX_CONTACTS: usize = 16;
 
 /// Most announcements in one frame of the offers protocol.
 pub const MAX_ANNOUNCEMENTS: usize = 256;

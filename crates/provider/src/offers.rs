@@ -1,11 +1,11 @@
-//! Announcing what is sold: signed offers to every meeting peer, on a beat and when the load changes.
+//! Announcing what is sold: signed offers to every meeting peer and some neighbours, on a beat and when the load changes.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use rialto_network::Node;
+use rialto_network::{Neighbours, Node};
 use rialto_protocol::{
     SigningKey,
     offer::{Announcement, Offer},
@@ -28,6 +28,12 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How long a meeting peer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Neighbours, at random, that are told beside the meeting peers; they tell theirs.
+const FAN_OUT: usize = 8;
+
+/// Time between two announcements while nobody takes them.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Lifetime of the offers that a provider sends when it stops, in seconds.
 const FAREWELL: u64 = 1;
 
@@ -41,6 +47,7 @@ pub(crate) struct Herald {
     pub(crate) room: Arc<Room>,
     pub(crate) key: Arc<SigningKey>,
     pub(crate) meeting: Vec<Peer>,
+    pub(crate) neighbours: Arc<Neighbours>,
     pub(crate) changed: Arc<Notify>,
     pub(crate) latest: Mutex<Vec<Announcement>>,
 }
@@ -61,11 +68,13 @@ impl Herald {
             match &taken {
                 Err(error) if heard => warn!(%error, "offers could not be announced"),
                 Err(error) => debug!(%error, "offers could not be announced"),
-                Ok(0) if heard && !self.meeting.is_empty() => warn!("no meeting peer took the offers, trying on"),
+                Ok(0) if heard && !self.meeting.is_empty() => warn!("nobody took the offers, trying on"),
                 Ok(taken) => debug!(taken, "announced"),
             }
             heard = matches!(taken, Ok(1..));
-            let beat = started + self.room.config.offer_interval;
+            let interval = self.room.config.offer_interval;
+            let alone = self.meeting.is_empty();
+            let beat = started + if heard || alone { interval } else { interval.min(AGAIN) };
             tokio::select! {
                 () = closing.cancelled() => break,
                 () = tokio::time::sleep_until(beat) => {}
@@ -81,7 +90,7 @@ impl Herald {
         }
     }
 
-    /// Signs fresh offers and sends them to every meeting peer. Returns how many peers took them.
+    /// Signs fresh offers and sends them to every meeting peer and to some neighbours. Returns how many peers took them.
     async fn announce(&self, lifetime: u64) -> Result<usize, Error> {
         let peer = self.node.peer();
         let expires_at = clock::now().saturating_add(lifetime);
@@ -95,10 +104,17 @@ impl Herald {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone_from(&announcements);
+        let mut told = self.meeting.clone();
+        let neighbours = self.neighbours.listeners(FAN_OUT);
+        told.extend(
+            neighbours
+                .into_iter()
+                .filter(|peer| self.meeting.iter().all(|meeting| meeting.node != peer.node)),
+        );
         let mut taken = 0;
         for part in announcements.chunks(MAX_ANNOUNCEMENTS) {
             let request = OffersRequest::Announce(part.to_vec());
-            let calls = self.meeting.iter().map(|peer| self.tell(peer, &request));
+            let calls = told.iter().map(|peer| self.tell(peer, &request));
             let answers = futures::future::join_all(calls).await;
             taken += answers.into_iter().filter(|taken| *taken).count();
         }

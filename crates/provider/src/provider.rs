@@ -8,8 +8,10 @@ use std::{
 };
 
 use rialto_machine::Meter;
-use rialto_network::Node;
-use rialto_protocol::{Address, ChannelId, EnergySource, MicroDollars, ModelId, NanoDollars, SigningKey, ticket::Peer};
+use rialto_network::{Neighbours, Node};
+use rialto_protocol::{
+    Address, ChannelId, Domain, EnergySource, MicroDollars, ModelId, NanoDollars, SigningKey, ticket::Peer,
+};
 use rialto_settlement::Wallet;
 use serde::Serialize;
 use tokio::sync::Notify;
@@ -42,6 +44,9 @@ use crate::{
 
 /// How long cut-off work may take to write its receipts.
 const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Neighbours that it looks for.
+const NEIGHBOURS: usize = 8;
 
 /// Everything that a provider is made of.
 pub struct Parts {
@@ -137,9 +142,10 @@ impl Provider {
         check(&parts)?;
         let address = parts.key.address();
         let chain = parts.wallet.chain().clone();
+        let domain = chain.domain().await?;
         let seller = Arc::new(Seller {
             key: parts.key.clone(),
-            domain: chain.domain().await?,
+            domain,
             region: parts.config.region,
         });
         let (store, writer) = Store::open(&parts.store).await?;
@@ -182,6 +188,7 @@ impl Provider {
         };
         background.spawn(watcher.run(stop.clone()));
         let herald = Arc::new(Herald {
+            neighbours: mingle(&parts.node, &parts.meeting, domain, &background, &stop),
             node: parts.node.clone(),
             room: room.clone(),
             key: parts.key,
@@ -282,6 +289,20 @@ impl Provider {
         self.room.store.close(self.writer).await;
         info!(provider = %self.address, "stopped");
     }
+}
+
+/// Looks for neighbours until `stop`.
+fn mingle(
+    node: &Node,
+    meeting: &[Peer],
+    market: Domain,
+    background: &TaskTracker,
+    stop: &CancellationToken,
+) -> Arc<Neighbours> {
+    let neighbours = Arc::new(Neighbours::new(node.clone(), market, false, NEIGHBOURS));
+    neighbours.meet(meeting.iter().cloned());
+    background.spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&neighbours).run()));
+    neighbours
 }
 
 fn check(parts: &Parts) -> Result<(), Error> {

@@ -73,6 +73,7 @@ pub(crate) async fn run(
                 trades.spawn(async move {
                     let response = match call.request() {
                         OffersRequest::Browse => OffersResponse::Book(herald.latest()),
+                        OffersRequest::Greet(greeting) => herald.neighbours.answer(peer, greeting),
                         OffersRequest::Relay(order) => courier.carry(order).await,
                         OffersRequest::Tender(tender) => bids::answer(&room, &herald.key, peer, tender).await,
                         OffersRequest::Announce(_) => OffersResponse::Noted {

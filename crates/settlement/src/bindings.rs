@@ -150,6 +150,8 @@ alloy::sol! {
         function disputes() external view returns (address);
         function slashRecipient() external view returns (address);
         function unstakeDelay() external view returns (uint40);
+        event ProviderRegistered(address indexed provider, uint96 stake, bytes32 nodeKey, bytes8 region, bytes32 metadataHash);
+        event ProviderUpdated(address indexed provider, bytes32 nodeKey, bytes8 region, bytes32 metadataHash);
     }
 
     /// What older stablecoins have in place of `eip712Domain`.
@@ -208,5 +210,9 @@ mod tests {
             assert!(events.contains(selector), "{selector:02x?}");
         }
         assert_eq!(Escrow::EscrowEvents::COUNT, 13);
+        let events: BTreeSet<_> = abi(providers).events().map(|event| event.selector().0).collect();
+        for selector in Providers::ProvidersEvents::SELECTORS {
+            assert!(events.contains(selector), "{selector:02x?}");
+        }
     }
 }

@@ -359,6 +359,13 @@ async fn registries_say_what_was_registered() {
         (usd(5), NodeKey([9; 32]), "eu-west")
     );
     assert!(record.active);
+    let head = chain.block_number().await.unwrap();
+    let named = chain.registered_nodes(0, head).await.unwrap();
+    assert_eq!(
+        named,
+        [node, NodeKey([9; 32])],
+        "as it was registered, and as it was changed"
+    );
     assert_eq!(chain.fee_bps().await.unwrap(), FEE_BPS);
     assert_eq!(chain.fee_recipient().await.unwrap(), market.fee_recipient.address());
     assert_eq!(chain.challenge_period().await.unwrap(), CHALLENGE);

@@ -9,7 +9,13 @@ use rialto_protocol::{Address, MicroDollars, SigningKey};
 use rialto_settlement::{Error, Wallet};
 use serde_json::json;
 
-use crate::{args, flow, keys, market::Market, output, settings::Settings, setup};
+use crate::{
+    args, flow, keys,
+    market::Market,
+    output,
+    settings::{Reach, Settings},
+    setup,
+};
 
 /// Where it answers when nothing else is said.
 pub(crate) const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 8080);
@@ -97,13 +103,14 @@ fn is_unreachable(error: &anyhow::Error) -> bool {
 
 /// The node listens where it listened last, unless told otherwise.
 async fn node(settings: &Settings, options: &args::Gateway) -> Result<Node> {
-    let relay = options.place.relay.clone().or_else(|| settings.file.relay.clone());
+    let Reach { relay, default_listen } = settings.reach(&options.place);
     let given = options.place.node_listen.or(settings.file.gateway.node_listen);
     let kept: Option<SocketAddr> = settings
         .dir
         .read(NODE_ADDRESS)?
         .and_then(|text| text.trim().parse().ok());
-    let listen = given.or(kept).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+    let kept = kept.map(|kept| SocketAddr::new(default_listen.ip(), kept.port()));
+    let listen = given.or(kept).unwrap_or(default_listen);
     let bind = |listen| {
         let secret = keys::node_secret(&settings.dir, "gateway/node.key");
         let relay = relay.clone();
@@ -120,7 +127,7 @@ async fn node(settings: &Settings, options: &args::Gateway) -> Result<Node> {
     };
     let node = match bind(listen).await {
         Ok(node) => node,
-        Err(_) if given.is_none() => bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?,
+        Err(_) if given.is_none() => bind(default_listen).await?,
         Err(error) => return Err(error),
     };
     if let Some(address) = node.peer().addresses.first() {
@@ -138,6 +145,7 @@ fn config(settings: &Settings, options: &args::Gateway) -> Result<Config> {
         batches: file.batches.clone(),
         ..Config::default()
     };
+    config.neighbours = file.neighbours.unwrap_or(config.neighbours);
     config.standby_channels = file.standby_channels.unwrap_or(config.standby_channels);
     if let Some(text) = options.channel_deposit.as_ref().or(file.channel_deposit.as_ref()) {
         config.channel_deposit =

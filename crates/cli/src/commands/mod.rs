@@ -15,6 +15,7 @@ mod model;
 mod price;
 mod provide;
 mod receipts;
+mod relay;
 mod reset;
 mod stake;
 mod ticket;
@@ -45,6 +46,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
             ..
         }) => deploy::run(&settings, &options).await,
         Command::Chain(options) => chain::run(&settings, &options).await,
+        Command::Relay(options) => relay::run(&settings, &options).await,
         Command::Chat(options) => chat::run(&settings, &options).await,
         Command::Market(options) => market::run(&settings, &options).await,
         Command::Model(action) => model::run(&settings, &action).await,

@@ -5,7 +5,7 @@ mod limits;
 mod pricing;
 mod upstream;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use prometheus_client::registry::Registry;
@@ -31,7 +31,7 @@ use crate::{
     market::{Market, Record},
     models::Found,
     output,
-    settings::Settings,
+    settings::{Reach, Settings},
     setup,
 };
 
@@ -104,9 +104,9 @@ pub(crate) async fn run(settings: &Settings, options: &args::Provide) -> Result<
 
 async fn node(settings: &Settings, options: &args::Provide) -> Result<Node> {
     let secret = keys::node_secret(&settings.dir, "provider/node.key")?;
-    let listen = options.place.node_listen.or(settings.file.provider.node_listen);
-    let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-    let relay = options.place.relay.clone().or_else(|| settings.file.relay.clone());
+    let Reach { relay, default_listen } = settings.reach(&options.place);
+    let given = options.place.node_listen.or(settings.file.provider.node_listen);
+    let listen = given.unwrap_or(default_listen);
     Ok(Node::bind(NodeConfig { secret, listen, relay }).await?)
 }
 

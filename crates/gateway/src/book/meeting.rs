@@ -1,22 +1,30 @@
 //! Where offers come from: peers that announce theirs, and meeting peers whose books are read.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use futures::StreamExt as _;
 use rialto_network::{Incoming, OffersCall};
 use rialto_protocol::{
     NodeKey,
-    offer::Announcement,
+    offer::{Announcement, OfferError},
     ticket::Peer,
     wire::{MAX_ANNOUNCEMENTS, OffersRequest, OffersResponse, Refusal, RefusalCode},
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::NoteError;
+use super::{NoteError, spread::parts};
 use crate::{config::ms, desk::Desk, store::now};
 
 /// Calls that are answered at a time.
 const MAX_CALLS: usize = 64;
+
+/// Books that are read at a time.
+const MAX_READS: usize = 8;
+
+/// Contacts that are kept for the next start, and the time between two writes.
+const MAX_KEPT: usize = 48;
+const KEEP: Duration = Duration::from_secs(60);
 
 /// Answers peers until the node closes.
 pub(crate) async fn answer_peers(desk: Arc<Desk>, stop: CancellationToken) {
@@ -48,7 +56,11 @@ pub(crate) async fn answer_peers(desk: Arc<Desk>, stop: CancellationToken) {
 
 async fn answer(desk: &Desk, peer: NodeKey, call: OffersCall) -> Result<(), rialto_network::Error> {
     let response = match call.request() {
-        OffersRequest::Browse => OffersResponse::Book(desk.book.all(now(), MAX_ANNOUNCEMENTS)),
+        OffersRequest::Browse => {
+            let book = desk.book.all(now(), MAX_ANNOUNCEMENTS);
+            OffersResponse::Book(parts(book).into_iter().next().unwrap_or_default())
+        }
+        OffersRequest::Greet(greeting) => desk.neighbours.answer(peer, greeting),
         OffersRequest::Relay(_) => OffersResponse::NotRelayed(Refusal::new(
             RefusalCode::BadRequest,
             "this node buys and relays nothing",
@@ -65,14 +77,22 @@ async fn answer(desk: &Desk, peer: NodeKey, call: OffersCall) -> Result<(), rial
     call.answer(&response).await
 }
 
-/// Notes announcements; returns how many were taken, and the first complaint.
+/// Notes announcements of a caller, as many as it may bring; returns how many were taken, and the first complaint.
 async fn note_all(desk: &Desk, peer: NodeKey, list: Vec<Announcement>) -> (u32, Option<String>) {
     let (mut accepted, mut complaint) = (0, None);
     for announcement in list.into_iter().take(MAX_ANNOUNCEMENTS) {
+        if !desk.door.admits(peer) {
+            complaint.get_or_insert_with(|| "too many offers".to_owned());
+            break;
+        }
         match note(desk, peer, announcement).await {
             Ok(()) => accepted += 1,
             Err(error) => {
                 tracing::debug!(%peer, %error, "an offer was not noted");
+                if is_forged(&error) {
+                    desk.door.blame(peer);
+                    desk.neighbours.blame(peer);
+                }
                 complaint.get_or_insert_with(|| error.to_string());
             }
         }
@@ -80,32 +100,69 @@ async fn note_all(desk: &Desk, peer: NodeKey, list: Vec<Announcement>) -> (u32, 
     (accepted, complaint)
 }
 
-async fn note(desk: &Desk, peer: NodeKey, announcement: Announcement) -> Result<(), NoteError> {
-    // The signature is checked before the chain is asked: an unsigned offer must not cost a look-up.
-    announcement.check(now())?;
-    if !desk.stakes.is_staked(announcement.offer.provider).await {
-        return Err(NoteError::Unstaked);
-    }
-    desk.book.note(announcement, peer, now())
+/// Whether no honest node would have passed it on. Clocks differ, and so does what is known of the chain.
+fn is_forged(error: &NoteError) -> bool {
+    matches!(error, NoteError::Offer(error) if *error != OfferError::Expired)
 }
 
-/// Reads the books of the meeting peers again and again.
+/// Notes one, and has what is new told to neighbours.
+async fn note(desk: &Desk, peer: NodeKey, announcement: Announcement) -> Result<(), NoteError> {
+    if desk.book.knows(&announcement.offer) {
+        return Ok(());
+    }
+    // The signature is checked before the chain is asked: an unsigned offer must not cost a look-up.
+    announcement.check(now())?;
+    let (provider, model) = (announcement.offer.provider, announcement.offer.model);
+    if !desk.door.takes(provider) {
+        return Err(NoteError::TooMany);
+    }
+    if !desk.stakes.is_staked(provider).await {
+        return Err(NoteError::Unstaked);
+    }
+    desk.book.note(announcement, peer, now())?;
+    desk.spread.put(provider, model);
+    Ok(())
+}
+
+/// Reads the books of the meeting peers again and again, that of a neighbour each time, and those of new ones; and keeps
+/// who answers for the next start.
 pub(crate) async fn browse(desk: Arc<Desk>, meeting: Vec<Peer>, stop: CancellationToken) {
+    let mut kept = Instant::now();
     loop {
-        for peer in &meeting {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = read(&desk, peer) => {}
-            }
+        let mut peers = meeting.clone();
+        peers.extend(desk.neighbours.take_unread());
+        peers.extend(desk.neighbours.listeners(1));
+        let mut named = HashSet::new();
+        peers.retain(|peer| named.insert(peer.node));
+        let reads = futures::stream::iter(&peers).for_each_concurrent(MAX_READS, |peer| read(&desk, peer));
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = reads => {}
+        }
+        if kept.elapsed() >= KEEP {
+            kept = Instant::now();
+            keep(&desk).await;
         }
         desk.book.expire(now());
         desk.metrics
             .offers
             .set(i64::try_from(desk.book.len()).unwrap_or(i64::MAX));
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             () = tokio::time::sleep(ms(desk.config.timeouts.browse_ms)) => {}
         }
+    }
+    keep(&desk).await;
+}
+
+/// Keeps who answers now. Nobody does while this machine is cut off: then those of before stay.
+async fn keep(desk: &Desk) {
+    let contacts = desk.neighbours.answering(MAX_KEPT);
+    if contacts.is_empty() {
+        return;
+    }
+    if let Err(error) = desk.store.set_contacts(&contacts).await {
+        tracing::debug!(%error, "the contacts cannot be kept");
     }
 }
 

@@ -1,7 +1,10 @@
 //! The book: live offers of staked providers, and the models that they sell.
 
+mod door;
 mod meeting;
+mod registry;
 mod shelf;
+mod spread;
 mod stake;
 
 use std::{
@@ -9,7 +12,9 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
+pub(crate) use door::Door;
 pub(crate) use meeting::{answer_peers, browse};
+pub(crate) use registry::meet_registered;
 use rialto_protocol::{
     Address, ModelId, NodeKey, Region,
     hash::keccak256,
@@ -17,6 +22,7 @@ use rialto_protocol::{
     offer::{Announcement, Offer, OfferError},
     ticket::Peer,
 };
+pub(crate) use spread::{Spread, spread};
 pub(crate) use stake::Stakes;
 
 use crate::routing::{Pool, Records, Seller};
@@ -92,6 +98,8 @@ pub(crate) enum NoteError {
     Full,
     #[error("the provider has no stake")]
     Unstaked,
+    #[error("there are too many offers of this provider")]
+    TooMany,
 }
 
 impl Book {
@@ -138,6 +146,16 @@ impl Book {
             record,
         }));
         Ok(())
+    }
+
+    /// Whether an offer brings nothing new, whether or not it is its provider's.
+    pub(crate) fn knows(&self, offer: &Offer) -> bool {
+        let pages = self.read();
+        let known = pages
+            .shelves
+            .get(&offer.model)
+            .and_then(|shelf| shelf.get(&offer.provider));
+        known.is_some_and(|known| known.offer.sequence >= offer.sequence)
     }
 
     /// Forgets a provider's offer, because it said itself that it is void.
@@ -249,13 +267,18 @@ impl Book {
                 continue;
             };
             let room = most.saturating_sub(list.len());
-            list.extend(shelf.live(now).take(room).map(|seller| Announcement {
-                offer: seller.offer.clone(),
-                signature: seller.signature,
-                manifest: Manifest::clone(&listing.manifest),
-            }));
+            list.extend(shelf.live(now).take(room).map(|seller| announced(&seller, listing)));
         }
         list
+    }
+
+    /// The live offer of one provider for a model, as it was announced.
+    pub(crate) fn announcement(&self, (provider, model): (Address, ModelId), now: u64) -> Option<Announcement> {
+        let pages = self.read();
+        let seller = pages.shelves.get(&model)?.get(&provider)?;
+        let live = seller.offer.expires_at > now;
+        live.then(|| Some(announced(seller, pages.models.get(&model)?)))
+            .flatten()
     }
 
     /// Models with at least one live offer, each with its offers, by name.
@@ -386,6 +409,14 @@ impl Pages {
         };
         self.names.entry(listing.name.clone()).or_default().push(model);
         self.models.insert(model, listing);
+    }
+}
+
+fn announced(seller: &Seller, listing: &Listing) -> Announcement {
+    Announcement {
+        offer: seller.offer.clone(),
+        signature: seller.signature,
+        manifest: Manifest::clone(&listing.manifest),
     }
 }
 

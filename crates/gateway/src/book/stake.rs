@@ -32,6 +32,11 @@ impl Stakes {
         }
     }
 
+    /// Where stakes are looked up.
+    pub(crate) fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
     /// Whether the provider is active on chain. While the chain does not answer, what was known last counts.
     pub(crate) async fn is_staked(&self, provider: Address) -> bool {
         if self.trusted.contains(&provider) {

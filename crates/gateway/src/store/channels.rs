@@ -1,7 +1,7 @@
 //! Channels and the highest totals ever signed on them.
 
 use rialto_protocol::{Address, ChannelId, ChannelParams, MicroDollars, ModelId, NanoDollars, Receipt, SignedReceipt};
-use rialto_protocol::{RequestId, Usage, account::Interruption};
+use rialto_protocol::{RequestId, Usage, account::Interruption, ticket::Peer};
 use rialto_settlement::Trail;
 use serde::Serialize;
 use sqlx::{Row as _, sqlite::SqliteRow};
@@ -11,6 +11,9 @@ use crate::Error;
 
 /// Under this name the store keeps how far the chain was followed.
 const TRAIL: &str = "trail";
+
+/// Under this name it keeps nodes that answered.
+const CONTACTS: &str = "contacts";
 
 /// Where a channel stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -205,6 +208,23 @@ impl Store {
         sqlx::query("INSERT OR REPLACE INTO notes (name, body) VALUES (?, ?)")
             .bind(TRAIL)
             .bind(pack(trail)?)
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// Nodes that answered before the last stop.
+    pub(crate) async fn contacts(&self) -> Result<Vec<Peer>, Error> {
+        let query = sqlx::query("SELECT body FROM notes WHERE name = ?").bind(CONTACTS);
+        let row = query.fetch_optional(&self.readers).await?;
+        row.map_or(Ok(Vec::new()), |row| unpack(row.try_get("body")?))
+    }
+
+    /// Notes nodes that answer.
+    pub(crate) async fn set_contacts(&self, contacts: &[Peer]) -> Result<(), Error> {
+        sqlx::query("INSERT OR REPLACE INTO notes (name, body) VALUES (?, ?)")
+            .bind(CONTACTS)
+            .bind(pack(&contacts)?)
             .execute(&self.writer)
             .await?;
         Ok(())

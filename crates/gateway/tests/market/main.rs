@@ -11,6 +11,7 @@
 
 mod batches;
 mod failover;
+mod gossip;
 mod hostile;
 mod retries;
 mod seller;

@@ -199,12 +199,17 @@ impl Seller {
                     let response = match call.request() {
                         OffersRequest::Tender(tender) => seller.bid(tender),
                         OffersRequest::Browse => OffersResponse::Book(seller.offers()),
+                        OffersRequest::Greet(_) => OffersResponse::Greeted {
+                            listens: false,
+                            contacts: Vec::new(),
+                        },
                         OffersRequest::Announce(_) | OffersRequest::Relay(_) => OffersResponse::Noted {
                             accepted: 0,
                             complaint: None,
                         },
                     };
-                    call.answer(&response).await.unwrap();
+                    // Whoever asked may be gone.
+                    drop(call.answer(&response).await);
                 }
                 Incoming::Trade(peer, trade) => {
                     let (sender, receiver) = trade.split();

@@ -1,6 +1,7 @@
 //! What the escrow did, as it is logged on chain.
 
 mod decode;
+mod registry;
 
 use alloy::{
     rpc::types::{Filter, Log},
@@ -203,8 +204,20 @@ pub(crate) async fn read_range(chain: &Chain, from_block: u64, end: u64) -> Resu
 }
 
 async fn questions(chain: &Chain, filter: &Filter, from_block: u64, end: u64) -> Result<Vec<ChainEvent>, Error> {
+    let logs = logs(chain, filter, from_block, end).await?;
+    let mut events = logs
+        .iter()
+        .map(|log| event(chain, log))
+        .collect::<Result<Vec<_>, _>>()?;
+    events.sort_by_key(|event| (event.block, event.index));
+    Ok(events)
+}
+
+/// The logs of these blocks, both included, asked for in as many questions as the node wants. What else a log says is not
+/// checked.
+async fn logs(chain: &Chain, filter: &Filter, from_block: u64, end: u64) -> Result<Vec<Log>, Error> {
     let mut span = Span::default();
-    let mut events = Vec::new();
+    let mut all = Vec::new();
     let mut first = from_block;
     while first <= end {
         let last = end.min(first.saturating_add(span.blocks - 1));
@@ -214,18 +227,15 @@ async fn questions(chain: &Chain, filter: &Filter, from_block: u64, end: u64) ->
             Err(failure) if span.is_too_wide(&failure, first, last) => continue,
             Err(failure) => return Err(failure.into()),
         };
-        for log in logs {
-            let event = event(chain, &log)?;
-            if !(first..=last).contains(&event.block) {
-                return Err(Error::corrupt("a log from a block that was not asked for"));
-            }
-            events.push(event);
+        let asked_for = |log: &Log| log.block_number.is_some_and(|block| (first..=last).contains(&block));
+        if !logs.iter().all(asked_for) {
+            return Err(Error::corrupt("a log from a block that was not asked for"));
         }
+        all.extend(logs);
         span.answered();
         first = last.saturating_add(1);
     }
-    events.sort_by_key(|event| (event.block, event.index));
-    Ok(events)
+    Ok(all)
 }
 
 /// How many blocks the next question covers. Nodes have limits of their own, in blocks, logs or bytes, and words of

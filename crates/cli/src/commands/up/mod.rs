@@ -82,16 +82,19 @@ async fn start(settings: &Settings, options: &args::Up, supervisor: &Supervisor)
         "--listen",
     )?;
     let step = output::step("gateway");
-    let ready = supervisor
-        .start("gateway", &["gateway", "--listen", &listen.to_string()])
-        .await?;
+    let relay: Vec<&str> = options.relay.iter().flat_map(|url| ["--relay", url]).collect();
+    let listen = listen.to_string();
+    let arguments = [&["gateway", "--listen", &listen], relay.as_slice()].concat();
+    let ready = supervisor.start("gateway", &arguments).await?;
     let base_url = text(&ready, "base_url")?;
     step.done(&base_url);
     let meeting: Peer = serde_json::from_value(ready.get("node").cloned().unwrap_or_default())?;
     let market = write_ticket(settings, &record, &rpc_urls, vec![meeting])?;
 
     let step = output::step("provider");
-    let ready = supervisor.start("provider", &["provide"]).await?;
+    let ready = supervisor
+        .start("provider", &[&["provide"], relay.as_slice()].concat())
+        .await?;
     step.done(format_args!("sells {}", names(&ready)));
     Ok(Running {
         base_url,
