@@ -10,13 +10,14 @@ export NO_PROXY=127.0.0.1,localhost,::1 no_proxy=127.0.0.1,localhost,::1
 
 clients=target/clients
 
+# install_python NAME: what tests/clients/python/NAME.txt lists, which is all that is needed, into an environment of its own.
 install_python() {
-  local wanted=tests/clients/python/requirements.txt
-  cmp -s "$wanted" "$clients/python/installed.txt" && return
-  rm -rf "$clients/python"
-  python3 -m venv "$clients/python"
-  "$clients/python/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: --requirement "$wanted"
-  cp "$wanted" "$clients/python/installed.txt"
+  local wanted=tests/clients/python/$1.txt folder=$clients/$1
+  cmp -s "$wanted" "$folder/installed.txt" && return
+  rm -rf "$folder"
+  python3 -m venv "$folder"
+  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: --no-deps --requirement "$wanted"
+  cp "$wanted" "$folder/installed.txt"
 }
 
 install_javascript() {
@@ -31,7 +32,8 @@ install_javascript() {
   cp tests/clients/javascript/*.mjs "$clients/javascript/"
 }
 
-install_python
+install_python python
+install_python libraries
 install_javascript
 
 passed=0
@@ -50,6 +52,14 @@ run() {
 }
 
 run "$clients/python/bin/python" tests/clients/python/stories.py
+run "$clients/libraries/bin/python" tests/clients/python/langchain_stories.py
+run "$clients/libraries/bin/python" tests/clients/python/litellm_stories.py
+if python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))'; then
+  install_python openwebui
+  run "$clients/openwebui/bin/python" tests/clients/python/openwebui_stories.py
+else
+  echo "skipped openwebui: Open WebUI is made for Python 3.11 and 3.12"
+fi
 run node "$clients/javascript/stories.mjs"
 run tests/clients/http/infer.sh
 echo "$passed passed, $failed failed"
