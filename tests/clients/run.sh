@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# tests/clients/run.sh BASE_URL API_KEY: runs the stories of every client against a running gateway, such as
-# `tests/clients/run.sh http://127.0.0.1:8080/v1 sk-…`. The clients come from PyPI and npm, into target/clients/.
+# tests/clients/run.sh BASE_URL API_KEY [DATA_DIR]: runs the stories of every client against a running gateway, such as
+# `tests/clients/run.sh http://127.0.0.1:8080/v1 sk-…`. With the data directory of its market also those that look at the
+# money, and at sellers that die. The clients come from PyPI and npm, into target/clients/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-[ $# = 2 ] || { echo "usage: tests/clients/run.sh BASE_URL API_KEY" >&2 && exit 2; }
+[ $# = 2 ] || [ $# = 3 ] || { echo "usage: tests/clients/run.sh BASE_URL API_KEY [DATA_DIR]" >&2 && exit 2; }
 export OPENAI_BASE_URL=$1 OPENAI_API_KEY=$2
 # A proxy has no part in a market on this machine.
 export NO_PROXY=127.0.0.1,localhost,::1 no_proxy=127.0.0.1,localhost,::1
@@ -62,5 +63,10 @@ else
 fi
 run node "$clients/javascript/stories.mjs"
 run tests/clients/http/infer.sh
+if [ $# = 3 ]; then
+  export RIALTO_DATA_DIR=$3
+  # Last, since its sellers are known for a while after they are gone.
+  run "$clients/python/bin/python" tests/clients/python/failover_stories.py
+fi
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
