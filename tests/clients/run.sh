@@ -65,6 +65,7 @@ run node "$clients/javascript/stories.mjs"
 run tests/clients/http/infer.sh
 if [ $# = 3 ]; then
   export RIALTO_DATA_DIR=$3
+  RIALTO_RETRYING_JS=$clients/javascript/retrying.mjs run "$clients/python/bin/python" tests/clients/python/retries_stories.py
   # Last, since its sellers are known for a while after they are gone.
   run "$clients/python/bin/python" tests/clients/python/failover_stories.py
 fi
