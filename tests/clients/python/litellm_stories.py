@@ -14,6 +14,8 @@ import litellm
 from asking import EMBEDDING_MODEL, MESSAGES, MODEL
 from telling import tell
 
+# It prints where to get help, and lists of providers, around every error and every stream.
+litellm.suppress_debug_info = True
 HERE = {"api_base": os.environ["OPENAI_BASE_URL"], "api_key": os.environ["OPENAI_API_KEY"]}
 WEATHER = {
     "type": "function",
