@@ -4,6 +4,7 @@
 //! run, and the medians' ratio is the figure to quote.
 
 pub mod contestants;
+pub mod routers;
 
 use std::{
     path::{Path, PathBuf},
