@@ -5,6 +5,7 @@
 
 pub mod buyer;
 pub mod contestants;
+pub mod routers;
 
 use std::{
     path::{Path, PathBuf},

@@ -1,0 +1,15 @@
+//! What the bench of routers is made of: a model's server that costs little, the contestants as processes of their own,
+//! the load, and what the kernel says that they spent.
+
+mod load;
+mod processes;
+mod start;
+mod upstream;
+
+pub use load::{Load, Measured, Target};
+pub use processes::{Tree, percentile};
+pub use start::{Contestant, Part, Upstream};
+pub use upstream::serve;
+
+/// What every contestant calls the model.
+pub const MODEL: &str = "simulated";
