@@ -42,10 +42,46 @@ pub struct Config {
     pub neighbours: usize,
     /// Providers that are used without looking up their stake.
     pub trusted_providers: Vec<Address>,
+    /// Limits of HTTP connections.
+    pub connections: Limits,
     /// Limits of files and batches.
     pub batches: BatchPolicy,
     /// How long things may take.
     pub timeouts: Timeouts,
+}
+
+/// Limits of HTTP connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Open connections in all; fewer if the system gives fewer descriptors.
+    pub max: usize,
+    /// Open connections of one IPv4 address or IPv6 network of 64 bits. This machine itself has no such limit.
+    pub max_per_address: usize,
+    /// Bytes of the head of a request.
+    pub max_header_bytes: usize,
+    /// Milliseconds for the head of a request.
+    pub header_ms: u64,
+    /// Milliseconds that a connection stays open without a request.
+    pub idle_ms: u64,
+    /// Milliseconds for a client that does not read its answer, or does not send its body.
+    pub stall_ms: u64,
+    /// The lowest rate at which a body is sent and an answer read, in bytes a second.
+    pub min_rate: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max: 8_192,
+            max_per_address: 1_024,
+            max_header_bytes: 64 << 10,
+            header_ms: 10_000,
+            idle_ms: 75_000,
+            stall_ms: 15_000,
+            min_rate: 1_024,
+        }
+    }
 }
 
 /// Who pays the gas of opening and closing channels.
@@ -141,6 +177,7 @@ impl Default for Config {
             list_prices: BTreeMap::new(),
             neighbours: 12,
             trusted_providers: Vec::new(),
+            connections: Limits::default(),
             batches: BatchPolicy::default(),
             timeouts: Timeouts::default(),
         }

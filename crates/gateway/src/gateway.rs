@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::serve::ListenerExt as _;
 use rialto_network::{Neighbours, Node};
 use rialto_protocol::{ChannelId, Domain, SigningKey, ticket::Peer};
 use rialto_settlement::Wallet;
@@ -133,7 +132,7 @@ impl Gateway {
             tokio::spawn(batch::run(Arc::clone(&desk), stop.clone())),
             tokio::spawn(keep_house(Arc::clone(&desk), stop.clone())),
         ];
-        let server = tokio::spawn(serve(listener, Arc::clone(&desk), stop.clone()));
+        let server = tokio::spawn(http::serve(listener, Arc::clone(&desk), stop.clone()));
         tracing::info!(%address, "the gateway serves");
         Ok(Self {
             desk,
@@ -192,19 +191,6 @@ impl Gateway {
         }
         self.desk.node.close().await;
         self.desk.store.close().await;
-    }
-}
-
-async fn serve(listener: TcpListener, desk: Arc<Desk>, stop: CancellationToken) {
-    let listener = listener.tap_io(|stream| {
-        // Tokens are small and must not wait for each other.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot disable Nagle's algorithm");
-        }
-    });
-    let served = axum::serve(listener, http::router(desk)).with_graceful_shutdown(stop.cancelled_owned());
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the http server failed");
     }
 }
 

@@ -27,6 +27,13 @@ pub(crate) struct TokenLabels {
     pub(crate) gen_ai_token_type: &'static str,
 }
 
+/// Why a connection was dropped or not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct DropLabels {
+    /// `half_open`, `idle`, `stalled`, `crowded`, `address` or `full`.
+    pub(crate) reason: &'static str,
+}
+
 /// Everything that is counted. Labels are few and never come from a client.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -42,6 +49,8 @@ pub(crate) struct Metrics {
     pub(crate) offers: Gauge,
     pub(crate) active: Gauge,
     pub(crate) replays: Counter,
+    pub(crate) connections: Gauge,
+    drops: Family<DropLabels, Counter>,
 }
 
 impl Metrics {
@@ -60,6 +69,8 @@ impl Metrics {
             offers: Gauge::default(),
             active: Gauge::default(),
             replays: Counter::default(),
+            connections: Gauge::default(),
+            drops: Family::default(),
         };
         metrics.register()
     }
@@ -111,6 +122,16 @@ impl Metrics {
             "Answers replayed to an idempotency key",
             self.replays.clone(),
         );
+        registry.register(
+            "rialto_gateway_connections",
+            "Open HTTP connections",
+            self.connections.clone(),
+        );
+        registry.register(
+            "rialto_gateway_connections_dropped",
+            "HTTP connections that were dropped or not taken",
+            self.drops.clone(),
+        );
         self
     }
 
@@ -120,6 +141,11 @@ impl Metrics {
         // Writing to a string does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
+    }
+
+    /// Counts a connection that was dropped or not taken.
+    pub(crate) fn dropped(&self, reason: &'static str) {
+        self.drops.get_or_create(&DropLabels { reason }).inc();
     }
 
     /// Counts what an answer used and cost.

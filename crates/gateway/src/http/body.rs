@@ -1,13 +1,14 @@
 //! The body of a request, bounded in size and time.
 
 use axum::{
-    body::{Body, to_bytes},
+    body::Body,
     http::{HeaderMap, header},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::edge::Pace;
 use crate::{Config, Error, config::ms};
 
 /// Reads a body.
@@ -20,17 +21,34 @@ pub(crate) async fn read(config: &Config, headers: &HeaderMap, body: Body) -> Re
         drain(config, body).await;
         return Err(Error::TooLarge { limit });
     }
-    let received = timeout(ms(config.timeouts.body_ms), to_bytes(body, limit)).await;
-    received.map_err(|_| Error::BodyMissing)?.map_err(|error| {
-        // The limit shows as the error's source; a connection that broke off has another.
-        let limited =
-            std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("length limit"));
-        if limited {
-            Error::TooLarge { limit }
-        } else {
-            Error::BodyMissing
+    let received = timeout(ms(config.timeouts.body_ms), collect(config, body)).await;
+    received.map_err(|_| Error::BodyMissing)?
+}
+
+/// All pieces of a body. Whoever sends them slower than the lowest rate is not waited for.
+async fn collect(config: &Config, body: Body) -> Result<Bytes, Error> {
+    let limit = config.max_body_bytes;
+    let mut pace = Pace::new(config.connections.stall_ms, config.connections.min_rate);
+    let mut pieces = body.into_data_stream();
+    let mut whole = BytesMut::new();
+    loop {
+        let asked = Instant::now();
+        let next = timeout(ms(pace.left()), pieces.next()).await;
+        let Some(piece) = next.map_err(|_| Error::BodyMissing)? else {
+            return Ok(whole.freeze());
+        };
+        let piece = piece.map_err(|_| Error::BodyMissing)?;
+        if piece.len() > limit.saturating_sub(whole.len()) {
+            return Err(Error::TooLarge { limit });
         }
-    })
+        let waited = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+        pace.moved(waited, piece.len());
+        if whole.is_empty() {
+            whole = BytesMut::from(piece);
+        } else {
+            whole.extend_from_slice(&piece);
+        }
+    }
 }
 
 /// Reads and forgets a body that is too long, within bounds: many clients read no answer before they have sent
@@ -48,4 +66,43 @@ async fn drain(config: &Config, body: Body) {
     };
     // A client that is slower than this sees the connection break off.
     drop(timeout(ms(config.timeouts.body_ms), read).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, time::Duration};
+
+    use super::*;
+
+    /// A body of pieces of this size, one a second.
+    fn drip(size: usize, count: usize) -> Body {
+        let pieces = futures::stream::iter(0..count).then(move |_| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok::<_, Infallible>(vec![b' '; size])
+        });
+        Body::from_stream(pieces)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_drips_is_not_waited_for_and_a_slow_one_is() {
+        let config = Config::default();
+        let began = Instant::now();
+        let dripped = read(&config, &HeaderMap::new(), drip(1, 10_000)).await;
+        assert!(matches!(dripped, Err(Error::BodyMissing)));
+        assert!(began.elapsed() <= ms(config.connections.stall_ms + 1_000));
+        let slow = read(&config, &HeaderMap::new(), drip(2_048, 25)).await.unwrap();
+        assert_eq!(slow.len(), 25 * 2_048);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_without_an_announced_length_has_the_same_limit() {
+        let config = Config {
+            max_body_bytes: 3,
+            ..Config::default()
+        };
+        let exact = read(&config, &HeaderMap::new(), drip(1, 3)).await.unwrap();
+        assert_eq!(exact.as_ref(), b"   ");
+        let long = read(&config, &HeaderMap::new(), drip(2, 2)).await;
+        assert!(matches!(long, Err(Error::TooLarge { limit: 3 })));
+    }
 }

@@ -7,6 +7,7 @@ mod batches;
 mod body;
 mod chat;
 mod completions;
+mod edge;
 mod embeddings;
 mod endpoints;
 mod error;
@@ -35,6 +36,7 @@ use axum::{
 
 pub(crate) use attempts::Attempts;
 pub(crate) use batches::{Errand, perform};
+pub(crate) use edge::serve;
 pub(crate) use error::Failure;
 pub(crate) use idempotent::Bells;
 pub(crate) use serving::ReplyBody;
@@ -49,7 +51,7 @@ pub(crate) type Shared = State<Arc<Desk>>;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// All routes.
-pub(crate) fn router(desk: Arc<Desk>) -> Router {
+fn router(desk: Arc<Desk>) -> Router {
     Router::new()
         .route("/v1/models", get(model_list::list))
         .route("/v1/models/{*id}", get(model_list::one))
