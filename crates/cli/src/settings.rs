@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use rialto_engine::UpstreamKind;
-use rialto_gateway::{BatchPolicy, Gas};
+use rialto_gateway::{BatchPolicy, ConnectionLimits, Gas};
 use rialto_protocol::Price;
 use rialto_settlement::Options;
 use serde::{Deserialize, Serialize};
@@ -251,6 +251,8 @@ pub(crate) struct GatewayFile {
     pub(crate) neighbours: Option<usize>,
     /// Sellers of each model in use with which a channel is kept open.
     pub(crate) standby_channels: Option<usize>,
+    /// Limits of HTTP connections.
+    pub(crate) connections: ConnectionLimits,
     /// Limits of files and batches.
     pub(crate) batches: BatchPolicy,
     /// Names of this gateway's own for models.

@@ -43,7 +43,7 @@ pub struct Config {
     /// Providers that are used without looking up their stake.
     pub trusted_providers: Vec<Address>,
     /// Limits of HTTP connections.
-    pub connections: Limits,
+    pub connections: ConnectionLimits,
     /// Limits of files and batches.
     pub batches: BatchPolicy,
     /// How long things may take.
@@ -53,7 +53,7 @@ pub struct Config {
 /// Limits of HTTP connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Open connections in all; fewer if the system gives fewer descriptors.
     pub max: usize,
     /// Open connections of one IPv4 address or IPv6 network of 64 bits. This machine itself has no such limit.
@@ -70,7 +70,7 @@ pub struct Limits {
     pub min_rate: u64,
 }
 
-impl Default for Limits {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             max: 8_192,
@@ -177,7 +177,7 @@ impl Default for Config {
             list_prices: BTreeMap::new(),
             neighbours: 12,
             trusted_providers: Vec::new(),
-            connections: Limits::default(),
+            connections: ConnectionLimits::default(),
             batches: BatchPolicy::default(),
             timeouts: Timeouts::default(),
         }

@@ -20,7 +20,7 @@ mod trade;
 
 pub use batch::BatchPolicy;
 pub use book::{Book, Listing};
-pub use config::{Config, Gas, Limits};
+pub use config::{Config, ConnectionLimits, Gas};
 pub use error::{Error, PublicError};
 pub use gateway::{Gateway, Parts};
 pub use store::Store;

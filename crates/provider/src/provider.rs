@@ -197,12 +197,13 @@ impl Provider {
             latest: Mutex::new(Vec::new()),
         });
         let courier = Arc::new(Courier::new(parts.wallet, room.clone(), orders.clone()));
+        let (node, served) = (parts.node.clone(), trades.clone());
         background.spawn(serve::run(
             room.clone(),
-            parts.node.clone(),
+            node,
             herald.clone(),
             courier,
-            trades.clone(),
+            served,
             stop.clone(),
         ));
         background.spawn(herald.run(closing.clone()));

@@ -143,6 +143,7 @@ fn config(settings: &Settings, options: &args::Gateway) -> Result<Config> {
         list_prices: file.list_prices.clone(),
         gas: file.gas,
         batches: file.batches.clone(),
+        connections: file.connections,
         ..Config::default()
     };
     config.neighbours = file.neighbours.unwrap_or(config.neighbours);

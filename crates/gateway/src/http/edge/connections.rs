@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::pace::{Clock, Pace, Watch};
-use crate::{config::Limits, metrics::Metrics};
+use crate::{config::ConnectionLimits, metrics::Metrics};
 
 /// Why a connection was dropped or not taken; the label of its count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Dropped {
 #[derive(Debug)]
 pub(super) struct Connection {
     clock: Clock,
-    limits: Limits,
+    limits: ConnectionLimits,
     /// Whom it counts for; `None` for this machine itself.
     address: Option<IpAddr>,
     /// Requests being read or answered.
@@ -67,7 +67,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    fn new(clock: Clock, limits: Limits, address: Option<IpAddr>) -> Self {
+    fn new(clock: Clock, limits: ConnectionLimits, address: Option<IpAddr>) -> Self {
         Self {
             clock,
             limits,
@@ -204,13 +204,13 @@ impl Open {
 #[derive(Debug)]
 pub(super) struct Connections {
     clock: Clock,
-    limits: Limits,
+    limits: ConnectionLimits,
     open: Mutex<Open>,
     stopping: AtomicBool,
 }
 
 impl Connections {
-    pub(super) fn new(limits: Limits) -> Arc<Self> {
+    pub(super) fn new(limits: ConnectionLimits) -> Arc<Self> {
         Arc::new(Self {
             clock: Clock::new(),
             limits,
@@ -343,11 +343,11 @@ mod tests {
 
     use super::*;
 
-    fn limits() -> Limits {
-        Limits {
+    fn limits() -> ConnectionLimits {
+        ConnectionLimits {
             max: 3,
             max_per_address: 2,
-            ..Limits::default()
+            ..ConnectionLimits::default()
         }
     }
 
@@ -401,8 +401,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn heads_and_pauses_end_in_time() {
-        let (all, metrics) = (Connections::new(Limits { max: 9, ..limits() }), Metrics::new());
-        let limits = Limits::default();
+        let (all, metrics) = (
+            Connections::new(ConnectionLimits { max: 9, ..limits() }),
+            Metrics::new(),
+        );
+        let limits = ConnectionLimits::default();
         let half_open = all.admit(HERE, &metrics).unwrap();
         let dripping = all.admit(HERE, &metrics).unwrap();
         let idle = all.admit(HERE, &metrics).unwrap();

@@ -35,7 +35,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use watched::{Answer, Watched};
 
-use crate::{config::Limits, desk::Desk};
+use crate::{config::ConnectionLimits, desk::Desk};
 
 /// Time between two looks at the connections.
 const LOOK: Duration = Duration::from_millis(250);
@@ -105,7 +105,7 @@ struct Server {
 }
 
 impl Server {
-    fn new(routes: Router, limits: Limits, stop: CancellationToken) -> Self {
+    fn new(routes: Router, limits: ConnectionLimits, stop: CancellationToken) -> Self {
         let mut protocol = Builder::new(TokioExecutor::new());
         // The connections' own limits are stricter than the protocol's timer, which begins anew with every request.
         protocol

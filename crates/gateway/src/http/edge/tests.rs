@@ -19,7 +19,7 @@ struct Room {
 
 impl Room {
     fn new() -> Self {
-        let limits = Limits::default();
+        let limits = ConnectionLimits::default();
         let stop = CancellationToken::new();
         let routes = Router::new()
             .route("/large", get(|| async { vec![b'x'; 4 << 20] }))
