@@ -152,19 +152,8 @@ impl Provider {
         let channels = Arc::new(Channels::restore(chain.clone(), store.clone(), seller, parts.config.trust).await?);
         channels.be_born().await?;
         let changed = Arc::new(Notify::new());
-        let [closing, cut, stop] = std::array::from_fn(|_| CancellationToken::new());
-        let room = Arc::new(Room {
-            shelves: shelves(&parts, &store, &changed).await?,
-            channels: channels.clone(),
-            bids: Arc::new(Bids::restore(store.clone()).await?),
-            store: store.clone(),
-            metrics: parts.metrics.clone(),
-            payers: Limiter::new(parts.config.payer_limits),
-            peers: Limiter::new(parts.config.peer_limits),
-            closing: closing.clone(),
-            cut: cut.clone(),
-            config: parts.config,
-        });
+        let room = Arc::new(room(&parts, &store, &channels, &changed).await?);
+        let (closing, cut, stop) = (room.closing.clone(), room.cut.clone(), CancellationToken::new());
         let (orders, inbox) = Orders::new();
         let (trades, background) = (TaskTracker::new(), TaskTracker::new());
         let claimer = Claimer {
@@ -321,6 +310,22 @@ fn check(parts: &Parts) -> Result<(), Error> {
         priced.map_err(|error| Error::Config(format!("model {name}: {error}")))?;
     }
     Ok(())
+}
+
+/// Everything that trades share, with what the store remembers.
+async fn room(parts: &Parts, store: &Store, channels: &Arc<Channels>, changed: &Arc<Notify>) -> Result<Room, Error> {
+    Ok(Room {
+        shelves: shelves(parts, store, changed).await?,
+        channels: channels.clone(),
+        bids: Arc::new(Bids::restore(store.clone()).await?),
+        store: store.clone(),
+        metrics: parts.metrics.clone(),
+        payers: Limiter::new(parts.config.payer_limits),
+        peers: Limiter::new(parts.config.peer_limits),
+        closing: CancellationToken::new(),
+        cut: CancellationToken::new(),
+        config: parts.config.clone(),
+    })
 }
 
 async fn shelves(parts: &Parts, store: &Store, changed: &Arc<Notify>) -> Result<BTreeMap<ModelId, Arc<Shelf>>, Error> {
