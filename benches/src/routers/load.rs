@@ -20,6 +20,7 @@ pub struct Target {
     http: reqwest::Client,
     url: String,
     key: String,
+    model: &'static str,
 }
 
 /// A number of equal requests.
@@ -57,7 +58,14 @@ impl Target {
             http: reqwest::Client::builder().no_proxy().tcp_nodelay(true).build()?,
             url: format!("{base_url}/chat/completions"),
             key: key.to_owned(),
+            model: MODEL,
         })
+    }
+
+    /// The same, asked for another model.
+    pub(super) fn of(mut self, model: &'static str) -> Self {
+        self.model = model;
+        self
     }
 
     /// Puts the load on it.
@@ -92,7 +100,7 @@ impl Target {
 
     /// Asks once; microseconds to the first token.
     pub async fn ask(&self, load: Load) -> Result<f64> {
-        let body = body(load);
+        let body = body(self.model, load);
         let started = Instant::now();
         let request = self.http.post(&self.url).bearer_auth(&self.key).json(&body);
         let mut response = request.send().await?;
@@ -115,10 +123,10 @@ impl Target {
     }
 }
 
-fn body(load: Load) -> Value {
+fn body(model: &str, load: Load) -> Value {
     let pace = load.pace.unwrap_or(0);
     let mut body = json!({
-        "model": MODEL, "messages": [{ "role": "user", "content": format!("pace {pace} milliseconds") }],
+        "model": model, "messages": [{ "role": "user", "content": format!("pace {pace} milliseconds") }],
         "max_tokens": load.tokens, "temperature": 0.0,
     });
     if let (Some(fields), Some(_)) = (body.as_object_mut(), load.pace) {

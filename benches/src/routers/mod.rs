@@ -13,3 +13,5 @@ pub use upstream::serve;
 
 /// What every contestant calls the model.
 pub const MODEL: &str = "simulated";
+/// What clients of our gateway call it when they mean the owner's own server.
+pub const OWN: &str = "simulated-own";

@@ -7,6 +7,7 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use rialto_testkit::process::{Up, repository};
 
 use super::{
-    MODEL, Tree,
+    MODEL, OWN, Tree,
     load::{Load, Target},
 };
 
@@ -46,7 +47,7 @@ pub struct Contestant {
 
 enum Alive {
     Process { _process: Group },
-    Market { _up: Box<Up> },
+    Market { _up: Arc<Up> },
 }
 
 /// A process that leads a group of its own; the group is killed when this is dropped.
@@ -100,15 +101,17 @@ impl Drop for Upstream {
 }
 
 impl Contestant {
-    /// A market of ours: a gateway, and a provider that sells what the server runs. Every answer is paid for.
-    pub async fn rialto(upstream: &Upstream, folder: &Path) -> Result<Self> {
+    /// A market of ours: a gateway, and a provider that sells what the server runs. Every answer is paid for. And the same
+    /// gateway in front of the server as one of its owner's own, where nothing is.
+    pub async fn rialto(upstream: &Upstream, folder: &Path) -> Result<[Self; 2]> {
         let path = folder.join("rialto.toml");
         let manifest = repository().join("models/shakespeare/manifest-q8_0.toml");
         let text = format!(
             "[[provider.upstream]]\nmanifest = {manifest:?}\nurl = {:?}\nmodel = \"{MODEL}\"\nkind = \"openai\"\n\
              slots = 1024\n\n[gateway]\nchannel_deposit = \"100\"\n\n[gateway.aliases]\n\
-             {MODEL} = \"rialto/shakespeare:q8_0\"\n",
-            upstream.url
+             {MODEL} = \"rialto/shakespeare:q8_0\"\n\n[[gateway.own]]\nurl = {:?}\nslots = 1024\n\n\
+             [gateway.own.models]\n{OWN} = \"{MODEL}\"\n",
+            upstream.url, upstream.url
         );
         fs::write(&path, text)?;
         let config = path.to_str().context("a path")?;
@@ -120,8 +123,16 @@ impl Contestant {
             let tree = Tree(up.pid_of(name)?);
             parts.push(Part { name, tree });
         }
-        let alive = Alive::Market { _up: Box::new(up) };
-        Self::ready("rialto", target, parts, alive).await
+        let up = Arc::new(up);
+        let own = Self::ready(
+            "rialto, own server",
+            target.clone().of(OWN),
+            parts.iter().take(1).cloned().collect(),
+            Alive::Market { _up: Arc::clone(&up) },
+        );
+        let own = own.await?;
+        let paid = Self::ready("rialto", target, parts, Alive::Market { _up: up }).await?;
+        Ok([paid, own])
     }
 
     /// vLLM's router; `None` if it is not installed.

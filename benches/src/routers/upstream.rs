@@ -37,7 +37,8 @@ pub async fn serve() -> Result<()> {
         .route("/health", get(|| async { "ok" }))
         .route("/v1/models", get(move || async move { Json(models) }))
         .route("/get_model_info", get(move || async move { Json(facts) }))
-        .route("/v1/chat/completions", post(answer));
+        .route("/v1/chat/completions", post(answer))
+        .route("/v1/completions", post(complete));
     let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
     let orphaned = async { drop(tokio::io::stdin().read_to_end(&mut Vec::new()).await) };
     axum::serve(listener, app).with_graceful_shutdown(orphaned).await?;
@@ -90,6 +91,20 @@ async fn answer(body: Bytes) -> Response {
         Ok(asked) => whole(&asked).into_response(),
         Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     }
+}
+
+/// The plain completion that a new market buys for its first trade: always a stream, all at once.
+async fn complete(body: Bytes) -> Response {
+    let asked = match Asked::read(&body) {
+        Ok(asked) => asked,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    let token = chunk(&json!([{ "index": 0, "text": TOKEN, "finish_reason": null }]), None);
+    let finish = chunk(&json!([{ "index": 0, "text": "", "finish_reason": "length" }]), None);
+    let usage = chunk(&json!([]), Some(asked.counts()));
+    let tokens = token.repeat(usize::try_from(asked.tokens).unwrap_or(0));
+    let body = tokens + &finish + &usage + "data: [DONE]\n\n";
+    ([(CONTENT_TYPE, "text/event-stream")], body).into_response()
 }
 
 fn whole(asked: &Asked) -> Json<Value> {

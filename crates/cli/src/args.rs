@@ -489,9 +489,20 @@ pub(crate) enum Key {
     Create {
         /// A name for people.
         name: String,
-        /// Most dollars it may spend.
-        #[arg(long)]
-        budget: Option<String>,
+        #[command(flatten)]
+        terms: KeyTerms,
+    },
+    /// Change what a key may use; what is not named stays.
+    Set {
+        /// The digits after `rk-`.
+        id: String,
+        #[command(flatten)]
+        terms: KeyTerms,
+    },
+    /// A key, its limits, and what it used of them.
+    Show {
+        /// The digits after `rk-`.
+        id: String,
     },
     /// All keys and what they spent.
     List,
@@ -500,6 +511,36 @@ pub(crate) enum Key {
         /// The digits after `rk-`.
         id: String,
     },
+}
+
+/// What a key may use. Each can be `none`.
+#[derive(Debug, Args)]
+pub(crate) struct KeyTerms {
+    /// Most dollars it may spend in all.
+    #[arg(long, value_name = "DOLLARS")]
+    pub(crate) budget: Option<String>,
+    /// Most requests that begin within a minute.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) requests_a_minute: Option<String>,
+    /// Most requests under way at one time.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) at_a_time: Option<String>,
+    /// Most tokens, of input and output, within a minute.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) tokens_a_minute: Option<String>,
+    /// Most tokens, of input and output, within a day.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) tokens_a_day: Option<String>,
+    /// Most dollars within a minute.
+    #[arg(long, value_name = "DOLLARS")]
+    pub(crate) dollars_a_minute: Option<String>,
+    /// Most dollars within a day.
+    #[arg(long, value_name = "DOLLARS")]
+    pub(crate) dollars_a_day: Option<String>,
+    /// What its requests want of sellers when they do not say it themselves: a `provider` object, such as
+    /// '{"sort": "price", "region": "eu"}'.
+    #[arg(long, value_name = "JSON")]
+    pub(crate) provider: Option<String>,
 }
 
 /// `rialto reset`.

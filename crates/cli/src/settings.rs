@@ -95,6 +95,10 @@ pub(crate) struct ProviderFile {
     pub(crate) relay_minimum: Option<String>,
     /// Most that one such channel may cost in gas, in gwei; zero opens none.
     pub(crate) relay_max_gwei: Option<u64>,
+    /// Dollars that one buyer may spend on such a channel before it is in a block; zero waits for the block.
+    pub(crate) relay_credit: Option<String>,
+    /// The same over all buyers.
+    pub(crate) relay_credit_in_all: Option<String>,
     /// Requests worked on at a time by each model.
     pub(crate) slots: Option<u32>,
     /// Threads of computation.
@@ -259,6 +263,26 @@ pub(crate) struct GatewayFile {
     pub(crate) aliases: BTreeMap<String, String>,
     /// What models cost elsewhere.
     pub(crate) list_prices: BTreeMap<String, Price>,
+    /// The owner's own servers.
+    pub(crate) own: Vec<OwnFile>,
+}
+
+/// `[[gateway.own]]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OwnFile {
+    /// Where the server is, with or without `/v1`.
+    pub(crate) url: String,
+    /// A file that only its owner can read, with the server's key in it.
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// Names that clients ask for, each with what the server calls it.
+    #[serde(default)]
+    pub(crate) models: BTreeMap<String, String>,
+    /// Requests that it is given at the same time.
+    pub(crate) slots: Option<usize>,
+    /// Whether the market serves what it has no room for.
+    #[serde(default)]
+    pub(crate) overflow: bool,
 }
 
 impl File {
@@ -364,6 +388,12 @@ mod tests {
         assert_eq!((full.rpc_urls().len(), full.provider.upstream.len()), (2, 1));
         assert_eq!(full.provider.pricing.len(), 2);
         assert!(full.provider.limits.queue.is_some());
+        assert!(
+            full.gateway
+                .own
+                .iter()
+                .any(|server| server.overflow && !server.models.is_empty())
+        );
     }
 
     #[test]

@@ -68,6 +68,7 @@ pub use error::Error;
 pub use journal::TornTail;
 
 use chain::Chain;
+use futures::{FutureExt as _, future::BoxFuture};
 use node::Node;
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
@@ -109,7 +110,13 @@ impl Devchain {
     /// [`Error::JournalCorrupted`] when acknowledged blocks cannot be read, [`Error::ChainIdMismatch`] when the
     /// directory holds another chain. A last record that a crash cut short is no error: see
     /// [`Devchain::torn_tail`].
-    pub async fn start(config: Config) -> Result<Self, Error> {
+    ///
+    /// The future is boxed: what it calls is then compiled here, once, and not in every program that calls it.
+    pub fn start(config: Config) -> BoxFuture<'static, Result<Self, Error>> {
+        Self::begin(config).boxed()
+    }
+
+    async fn begin(config: Config) -> Result<Self, Error> {
         let Config {
             data_dir,
             listen,

@@ -27,4 +27,4 @@ pub use simulated::{SimulatedConfig, SimulatedEngine};
 pub use text::{Added, TextStream};
 #[doc(hidden)]
 pub use upstream::read_stream as read_upstream_stream;
-pub use upstream::{Kind as UpstreamKind, Suspicions, UpstreamConfig, UpstreamEngine};
+pub use upstream::{ApiKey, Kind as UpstreamKind, Suspicions, UpstreamConfig, UpstreamEngine, server_root};

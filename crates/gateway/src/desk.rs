@@ -12,7 +12,9 @@ use crate::{
     book::{Book, Door, Resolved, Spread, Stakes},
     buying::Uses,
     http::{Attempts, Bells},
+    limits::Turnstile,
     metrics::Metrics,
+    own::Own,
     paying::Ledger,
     routing::Prefixes,
 };
@@ -22,6 +24,8 @@ pub(crate) struct Desk {
     pub(crate) config: Arc<Config>,
     pub(crate) node: Node,
     pub(crate) book: Arc<Book>,
+    /// The owner's own servers.
+    pub(crate) own: Own,
     pub(crate) stakes: Stakes,
     pub(crate) neighbours: Arc<Neighbours>,
     /// What each caller may bring.
@@ -39,6 +43,8 @@ pub(crate) struct Desk {
     pub(crate) tasks: TaskTracker,
     /// Ends trades under way when the gateway cannot wait for them any longer.
     pub(crate) halt: CancellationToken,
+    /// Requests of keys that have limits of them.
+    pub(crate) turnstile: Arc<Turnstile>,
     /// Places for requests.
     pub(crate) places: Arc<Semaphore>,
     /// Idempotent requests being answered.

@@ -3,6 +3,8 @@
 use rialto_api::BadRequest;
 use rialto_protocol::wire::{Refusal, RefusalCode};
 
+use crate::Reached;
+
 /// Why a request, or the gateway itself, failed. Every variant has a row in `docs/status-codes.md`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -41,6 +43,9 @@ pub enum Error {
         /// What is left.
         left: rialto_protocol::MicroDollars,
     },
+    /// The key has used, or reserved, as much as it may in this time.
+    #[error("{0}")]
+    LimitReached(Reached),
     /// Neither the escrow nor the wallet holds enough for a channel.
     #[error("a channel needs {needed}, and {reason}")]
     DepositExhausted {
@@ -116,6 +121,26 @@ pub enum Error {
     Busy {
         /// The shortest wait that a seller named.
         retry_ms: u64,
+    },
+    /// The owner's own servers have no room.
+    #[error("the owner's own servers are busy")]
+    OwnServersBusy {
+        /// When one of them may be asked again.
+        retry_ms: u64,
+    },
+    /// The owner's own servers failed, before or after the first output.
+    #[error("the owner's own server failed: {reason}")]
+    OwnServerFailed {
+        /// Why.
+        reason: String,
+    },
+    /// The settings of a server of the owner's are wrong.
+    #[error("the owner's own server {root}: {reason}")]
+    BadOwnServer {
+        /// Which.
+        root: String,
+        /// Why.
+        reason: String,
     },
     /// This gateway has as many requests as it takes.
     #[error("the gateway has as many requests as it takes")]
@@ -225,7 +250,22 @@ impl PublicError {
 const INVALID: &str = "invalid_request_error";
 const AUTH: &str = "authentication_error";
 const QUOTA: &str = "insufficient_quota";
+const LIMIT: &str = "rate_limit_error";
 const SERVER: &str = "server_error";
+
+/// A limit of the API key.
+fn limited(reached: &Reached) -> PublicError {
+    let Some(retry_ms) = reached.retry_ms else {
+        let message = format!(
+            "This request alone is over a limit of the API key: {reached}. Lower 'max_tokens', or raise the limit: `rialto \
+             key set`."
+        );
+        return PublicError::new(400, INVALID, "over_key_limit", message);
+    };
+    let seconds = retry_ms.div_ceil(1_000);
+    let message = format!("The API key has reached a limit: {reached}. Try again in {seconds} s.");
+    PublicError::new(429, LIMIT, "rate_limit_exceeded", message).after(retry_ms)
+}
 
 impl Error {
     /// Whether a provider may bill something for the request that failed so.
@@ -242,6 +282,7 @@ impl Error {
             .or_else(|| self.about_repetitions())
             .or_else(|| self.about_files())
             .or_else(|| self.about_money())
+            .or_else(|| self.about_own_servers())
             .unwrap_or_else(|| self.about_the_market())
     }
 
@@ -330,7 +371,7 @@ impl Error {
             .never(),
             Self::IdempotencyFull => PublicError::new(
                 429,
-                "rate_limit_error",
+                LIMIT,
                 "idempotency_keys_exhausted",
                 "Too many Idempotency-Keys of this API key are in use. Send requests without one, or wait.",
             )
@@ -357,7 +398,7 @@ impl Error {
             .never(),
             Self::TooManyBatches { retry_ms } => PublicError::new(
                 429,
-                "rate_limit_error",
+                LIMIT,
                 "batches_exhausted",
                 "There are as many unfinished batches as this gateway takes. Wait until one has ended.",
             )
@@ -384,6 +425,7 @@ impl Error {
                      'max_tokens', or use a key with a larger budget: `rialto key create NAME --budget DOLLARS`."
                 ),
             ),
+            Self::LimitReached(reached) => limited(reached),
             Self::DepositExhausted { needed, .. } => PublicError::new(
                 402,
                 QUOTA,
@@ -405,6 +447,22 @@ impl Error {
                 SERVER,
                 "settlement_failed",
                 "A payment channel could not be opened or filled. The gateway's log says why.",
+            ),
+            _ => return None,
+        })
+    }
+
+    fn about_own_servers(&self) -> Option<PublicError> {
+        Some(match self {
+            Self::OwnServersBusy { retry_ms } => {
+                PublicError::new(503, SERVER, "own_servers_busy", "The servers of this model are busy.")
+                    .after(*retry_ms)
+            }
+            Self::OwnServerFailed { reason } => PublicError::new(
+                502,
+                SERVER,
+                "own_server_failed",
+                format!("The model's server failed: {reason}."),
             ),
             _ => return None,
         })

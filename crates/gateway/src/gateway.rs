@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use futures::{FutureExt as _, future::BoxFuture};
 use rialto_network::{Neighbours, Node};
 use rialto_protocol::{ChannelId, Domain, SigningKey, ticket::Peer};
 use rialto_settlement::Wallet;
@@ -14,14 +15,15 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Book, Config, Error, Store,
+    Book, Config, Error, OwnServer, Store,
     batch::{self, Batches},
-    book::{Door, Spread, Stakes, answer_peers, browse, meet_registered, spread},
+    book::{Door, Spread, Stakes, answer_peers, browse, meet_registered, restore, spread},
     buying::{Uses, stand_by},
     config::ms,
     desk::Desk,
     http::{self, Attempts, Bells},
     metrics::Metrics,
+    own::{self, Own},
     paying::{Ledger, Sellers},
     routing::Prefixes,
     store::now,
@@ -49,6 +51,8 @@ pub struct Parts {
     pub listen: SocketAddr,
     /// Nodes whose books of offers are read.
     pub meeting: Vec<Peer>,
+    /// The owner's own servers.
+    pub own: Vec<OwnServer>,
     /// What the owner set.
     pub config: Config,
 }
@@ -64,7 +68,13 @@ pub struct Gateway {
 
 impl Gateway {
     /// Opens the store, restores the channels, and begins to serve. The chain need not answer.
-    pub async fn start(parts: Parts) -> Result<Self, Error> {
+    ///
+    /// The future is boxed: what it calls is then compiled here, once, and not in every program that calls it.
+    pub fn start(parts: Parts) -> BoxFuture<'static, Result<Self, Error>> {
+        Self::begin(parts).boxed()
+    }
+
+    async fn begin(parts: Parts) -> Result<Self, Error> {
         let listen_error = |error: std::io::Error| Error::Listen {
             address: parts.listen,
             reason: error.to_string(),
@@ -105,6 +115,7 @@ impl Gateway {
             door: Door::new(),
             spread: Spread::default(),
             book,
+            own: Own::new(parts.own, config.aliases.clone())?,
             stakes,
             store,
             ledger: Arc::new(ledger),
@@ -116,22 +127,15 @@ impl Gateway {
             places: Arc::new(Semaphore::new(config.max_requests)),
             bells: Bells::default(),
             batches,
+            turnstile: Arc::default(),
             attempts: Attempts::new(left),
             boot: rand::random(),
             config,
         });
+        batch::clear(&desk).await;
+        restore(&desk).await;
         let stop = CancellationToken::new();
-        let tasks = vec![
-            tokio::spawn(answer_peers(Arc::clone(&desk), stop.clone())),
-            tokio::spawn(browse(Arc::clone(&desk), parts.meeting, stop.clone())),
-            tokio::spawn(meet_registered(Arc::clone(&desk), stop.clone())),
-            tokio::spawn(spread(Arc::clone(&desk), stop.clone())),
-            tokio::spawn(mingle(Arc::clone(&desk.neighbours), stop.clone())),
-            tokio::spawn(stand_by(Arc::clone(&desk), stop.clone())),
-            tokio::spawn(sort_book(Arc::clone(&desk), stop.clone())),
-            tokio::spawn(batch::run(Arc::clone(&desk), stop.clone())),
-            tokio::spawn(keep_house(Arc::clone(&desk), stop.clone())),
-        ];
+        let tasks = tend(&desk, parts.meeting, &stop);
         let server = tokio::spawn(http::serve(listener, Arc::clone(&desk), stop.clone()));
         tracing::info!(%address, "the gateway serves");
         Ok(Self {
@@ -160,19 +164,26 @@ impl Gateway {
 
     /// Requests that a channel closes; returns when that can be finalised, in seconds since 1970 by the chain's clock.
     /// The gateway finalises it by itself.
-    pub async fn request_close(&self, channel: ChannelId) -> Result<u64, Error> {
-        let found = self.desk.ledger.find(channel);
-        let found = found.ok_or_else(|| Error::Settlement(format!("there is no open channel {channel}")))?;
-        self.desk.ledger.close(&found).await
+    pub fn request_close(&self, channel: ChannelId) -> BoxFuture<'_, Result<u64, Error>> {
+        async move {
+            let found = self.desk.ledger.find(channel);
+            let found = found.ok_or_else(|| Error::Settlement(format!("there is no open channel {channel}")))?;
+            self.desk.ledger.close(&found).await
+        }
+        .boxed()
     }
 
     /// Looks after the channels at once instead of at the next turn: finalises closes that are due.
-    pub async fn tend_channels(&self) -> Result<(), Error> {
-        self.desk.ledger.tend().await
+    pub fn tend_channels(&self) -> BoxFuture<'_, Result<(), Error>> {
+        self.desk.ledger.tend().boxed()
     }
 
     /// Stops taking requests, lets those under way end for a while, and closes the store.
-    pub async fn shutdown(self) {
+    pub fn shutdown(self) -> BoxFuture<'static, ()> {
+        self.end().boxed()
+    }
+
+    async fn end(self) {
         self.stop.cancel();
         let patience = ms(self.desk.config.timeouts.shutdown_ms);
         let mut server = self.server;
@@ -192,6 +203,22 @@ impl Gateway {
         self.desk.node.close().await;
         self.desk.store.close().await;
     }
+}
+
+/// Starts what a gateway does besides answering requests.
+fn tend(desk: &Arc<Desk>, meeting: Vec<Peer>, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
+    vec![
+        tokio::spawn(answer_peers(Arc::clone(desk), stop.clone())),
+        tokio::spawn(browse(Arc::clone(desk), meeting, stop.clone())),
+        tokio::spawn(meet_registered(Arc::clone(desk), stop.clone())),
+        tokio::spawn(spread(Arc::clone(desk), stop.clone())),
+        tokio::spawn(mingle(Arc::clone(&desk.neighbours), stop.clone())),
+        tokio::spawn(stand_by(Arc::clone(desk), stop.clone())),
+        tokio::spawn(sort_book(Arc::clone(desk), stop.clone())),
+        tokio::spawn(own::watch(Arc::clone(desk), stop.clone())),
+        tokio::spawn(batch::run(Arc::clone(desk), stop.clone())),
+        tokio::spawn(keep_house(Arc::clone(desk), stop.clone())),
+    ]
 }
 
 async fn mingle(neighbours: Arc<Neighbours>, stop: CancellationToken) {

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt as _, future::BoxFuture};
 use iroh::{
     Endpoint, EndpointAddr, EndpointId, RelayUrl, TransportAddr,
     endpoint::{Connection, RecvStream, SendStream},
@@ -40,7 +41,16 @@ impl Connections {
     }
 
     /// Opens a stream to a peer, dialling it first if need be. A connection found dead is dialled anew, once.
-    pub(crate) async fn open(
+    pub(crate) fn open<'a>(
+        &'a self,
+        endpoint: &'a Endpoint,
+        peer: &'a Peer,
+        alpn: &'static [u8],
+    ) -> BoxFuture<'a, Result<(SendStream, RecvStream), Error>> {
+        self.reach(endpoint, peer, alpn).boxed()
+    }
+
+    async fn reach(
         &self,
         endpoint: &Endpoint,
         peer: &Peer,

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt as _, future::BoxFuture};
 use iroh::{
     Endpoint, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey,
     endpoint::{IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets},
@@ -79,7 +80,13 @@ pub struct Node {
 
 impl Node {
     /// Opens the socket and begins to accept.
-    pub async fn bind(config: NodeConfig) -> Result<Self, Error> {
+    ///
+    /// The future is boxed: what it calls is then compiled here, once, and not in every program that calls it.
+    pub fn bind(config: NodeConfig) -> BoxFuture<'static, Result<Self, Error>> {
+        Self::open(config).boxed()
+    }
+
+    async fn open(config: NodeConfig) -> Result<Self, Error> {
         let secret = SecretKey::from_bytes(&config.secret);
         let relay = config.relay.as_deref().map(relay_url).transpose()?;
         let (reach, way) = Reach::open(relay.as_ref()).await?;
@@ -132,7 +139,15 @@ impl Node {
     }
 
     /// Announces offers to a peer, asks for those it knows, or has it relay an order.
-    pub async fn offers(&self, to: &Peer, request: &OffersRequest) -> Result<OffersResponse, Error> {
+    pub fn offers<'a>(
+        &'a self,
+        to: &'a Peer,
+        request: &'a OffersRequest,
+    ) -> BoxFuture<'a, Result<OffersResponse, Error>> {
+        self.call(to, request).boxed()
+    }
+
+    async fn call(&self, to: &Peer, request: &OffersRequest) -> Result<OffersResponse, Error> {
         let call = async {
             let (send, recv) = self.connections.open(&self.dialer, to, OFFERS_ALPN).await?;
             let (mut sender, mut receiver) = (
@@ -146,9 +161,11 @@ impl Node {
         };
         let patience = match request {
             OffersRequest::Relay(_) => RELAY_TIMEOUT,
-            OffersRequest::Announce(_) | OffersRequest::Browse | OffersRequest::Tender(_) | OffersRequest::Greet(_) => {
-                OFFERS_TIMEOUT
-            }
+            OffersRequest::Announce(_)
+            | OffersRequest::Browse
+            | OffersRequest::Tender(_)
+            | OffersRequest::Greet(_)
+            | OffersRequest::Begin(_) => OFFERS_TIMEOUT,
         };
         tokio::time::timeout(patience, call).await.map_err(|_| Error::Timeout)?
     }

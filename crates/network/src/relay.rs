@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, num::NonZeroU32};
 
+use futures::{FutureExt as _, future::BoxFuture};
 use iroh_relay::server::{ClientRateLimit, RelayConfig as Relaying, Server, ServerConfig};
 
 use crate::Error;
@@ -26,7 +27,11 @@ pub struct Relay {
 
 impl Relay {
     /// Opens the socket and begins to serve.
-    pub async fn start(config: RelayConfig) -> Result<Self, Error> {
+    pub fn start(config: RelayConfig) -> BoxFuture<'static, Result<Self, Error>> {
+        Self::open(config).boxed()
+    }
+
+    async fn open(config: RelayConfig) -> Result<Self, Error> {
         let bind_error = |reason: String| Error::Bind {
             address: config.listen,
             reason,

@@ -196,6 +196,8 @@ pub enum OffersRequest {
     Tender(Box<SignedTender>),
     /// I am here: whom do you know?
     Greet(Box<Greeting>),
+    /// As [`Self::Relay`], of an order that opens a channel with you, and let me use the channel before that is in a block.
+    Begin(Box<SignedOrder>),
 }
 
 /// How a node makes itself known to another.
@@ -236,6 +238,11 @@ pub enum OffersResponse {
         listens: bool,
         /// Nodes that answered it lately; at most [`MAX_CONTACTS`] are read.
         contacts: Vec<Peer>,
+    },
+    /// The order is being sent, and its channel may be used at once.
+    Begun {
+        /// Vouchers up to so much count before the chain knows the channel.
+        credit: MicroDollars,
     },
 }
 

@@ -96,6 +96,8 @@ struct Ledger {
     /// When the first earning that is not redeemed was made, in seconds since 1970.
     unclaimed_since: Option<u64>,
     refreshed: Option<Instant>,
+    /// Whether its open is still on its way: what is known of it is what was promised, and the chain knows nothing yet.
+    awaited: bool,
 }
 
 /// A request that is in use: it is forgotten when this is dropped.
@@ -124,6 +126,32 @@ impl Channel {
         Self::restore(stored, seen.trusted, store, seller)
     }
 
+    /// A channel whose order to open it is being sent: it holds `amount` then, and is worked for up to `credit` before.
+    pub(crate) fn awaited(
+        params: ChannelParams,
+        amount: MicroDollars,
+        credit: MicroDollars,
+        store: Store,
+        seller: Arc<Seller>,
+    ) -> Self {
+        let state = ChannelState {
+            funded: amount,
+            ..ChannelState::default()
+        };
+        let seen = Seen {
+            state,
+            trusted: credit.min(amount),
+        };
+        let channel = Self::new(params, seen, store, seller);
+        channel.lock().awaited = true;
+        channel
+    }
+
+    /// Its order is not waited for any more: from now on only the chain counts.
+    pub(crate) fn await_no_more(&self) {
+        self.lock().awaited = false;
+    }
+
     /// A channel as the store kept it; `trusted` is what counts of its money until the chain is asked.
     pub(crate) fn restore(stored: StoredChannel, trusted: MicroDollars, store: Store, seller: Arc<Seller>) -> Self {
         let receipts: Vec<Receipt> = stored.receipts.iter().map(|signed| signed.receipt).collect();
@@ -146,6 +174,7 @@ impl Channel {
                 recent: stored.receipts.into_iter().skip(skip).collect(),
                 unclaimed_since,
                 refreshed: None,
+                awaited: false,
             }),
             store,
             seller,
@@ -337,6 +366,9 @@ impl Channel {
     /// Takes in what the chain says now, and stores it.
     pub(crate) fn refresh(&self, seen: Seen) -> Commit {
         let mut ledger = self.lock();
+        if ledger.is_awaited(&seen.state) {
+            return self.store.submit(Vec::new());
+        }
         ledger.take_in(seen);
         self.store.submit(vec![Write::State(self.id, ledger.state)])
     }
@@ -358,6 +390,9 @@ impl Channel {
     pub(crate) fn correct(&self, seen: Seen) -> (bool, Commit) {
         self.overdue.store(false, Ordering::Relaxed);
         let mut ledger = self.lock();
+        if ledger.is_awaited(&seen.state) {
+            return (false, self.store.submit(Vec::new()));
+        }
         let (before, state) = (ledger.state, seen.state);
         ledger.correct(seen);
         let less = state.funded < before.funded || state.redeemed < before.redeemed || (before.closed && !state.closed);
@@ -399,10 +434,8 @@ impl Channel {
     /// What there is to claim, for the policy.
     pub(crate) fn pending(&self, now: u64) -> Pending {
         let ledger = self.lock();
-        let claimable = ledger
-            .account
-            .claim()
-            .map_or(MicroDollars::ZERO, |claim| claim.amount.min(ledger.state.funded));
+        let claim = ledger.account.claim().filter(|_| !ledger.awaited);
+        let claimable = claim.map_or(MicroDollars::ZERO, |claim| claim.amount.min(ledger.state.funded));
         Pending {
             channel: self.id,
             unclaimed: claimable.saturating_sub(ledger.state.redeemed),
@@ -418,11 +451,18 @@ impl Channel {
     pub(crate) fn claim(&self) -> Option<Claim> {
         let ledger = self.lock();
         let claim = ledger.account.claim()?;
-        (ledger.state.is_open() && claim.amount > ledger.state.redeemed).then_some(claim)
+        let claimable = ledger.state.is_open() && !ledger.awaited;
+        (claimable && claim.amount > ledger.state.redeemed).then_some(claim)
     }
 }
 
 impl Ledger {
+    /// Whether the chain only says what is known: that it does not know the channel yet. Once it does, it is believed.
+    fn is_awaited(&mut self, state: &ChannelState) -> bool {
+        self.awaited &= !state.is_open() && !state.closed;
+        self.awaited
+    }
+
     /// Reserves on the strength of this voucher, or of the best one: vouchers of requests that run at the same time may
     /// overtake each other. Returns the voucher to store, if it is the best so far.
     fn reserve(

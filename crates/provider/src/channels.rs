@@ -175,6 +175,61 @@ impl Channels {
         Ok(channel)
     }
 
+    /// Takes a channel in whose order to open it, with so much in it, is about to be sent: it is worked for up to `credit`
+    /// before the chain knows it. Refused if anybody knows of it already.
+    pub(crate) async fn await_open(
+        &self,
+        params: &ChannelParams,
+        amount: MicroDollars,
+        credit: MicroDollars,
+    ) -> Result<Arc<Channel>, Refusal> {
+        let id = params.id();
+        let used = || Refusal::new(RefusalCode::BadRequest, "the channel is not new");
+        let away = || unknown("the provider cannot reach the chain to look the channel up");
+        let stored = self.store.stored_channel(&id).await;
+        if self.get(&id).is_some() || stored.map_err(|error| refusal::internal(&error))?.is_some() {
+            return Err(used());
+        }
+        let seen = tokio::time::timeout(PATIENCE, self.chain.channel(id)).await;
+        let state = seen.map_err(|_| away())?.map_err(|_| away())?;
+        if state != ChannelState::default() {
+            return Err(used());
+        }
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.contains_key(&id) {
+            return Err(used());
+        }
+        // A crash leaves a channel that is not open: nothing is lent on it any more.
+        let write = Write::Channel {
+            params: *params,
+            state,
+            seen: clock::now(),
+        };
+        drop(self.store.submit(vec![write]));
+        let (store, seller) = (self.store.clone(), self.seller.clone());
+        let channel = Arc::new(Channel::awaited(*params, amount, credit, store, seller));
+        known.insert(id, Arc::clone(&channel));
+        Ok(channel)
+    }
+
+    /// The order of a channel was sent, or could not be: only what the chain says of it counts now.
+    pub(crate) async fn await_no_more(&self, channel: &Channel) {
+        channel.await_no_more();
+        let nothing = Seen {
+            state: ChannelState::default(),
+            trusted: MicroDollars::ZERO,
+        };
+        let order = channel.refreshing.lock().await;
+        // While the chain is away nothing is lent either.
+        let seen = self.see(&channel.id(), None).await.unwrap_or(nothing);
+        let (_, commit) = channel.correct(seen);
+        self.doubt(channel.id());
+        drop(order);
+        if let Err(error) = commit.durable().await {
+            warn!(channel = %channel.id(), %error, "what the chain says of a channel could not be stored");
+        }
+    }
+
     /// Whether a channel that the store does not know cannot have any receipt yet.
     async fn is_new(&self, params: &ChannelParams, state: &ChannelState) -> Result<bool, Error> {
         Ok(state.redeemed == MicroDollars::ZERO && self.birth.precedes(params).await?)

@@ -84,6 +84,11 @@ pub struct RelayPolicy {
     pub orders_a_minute: usize,
     /// Orders a minute of one buyer.
     pub orders_of_payer: usize,
+    /// What a buyer may spend on a channel whose order is under way: lost if it never gets into a block. Zero works for
+    /// nobody before the chain knows the channel.
+    pub credit: MicroDollars,
+    /// The same over all buyers. What was lost counts until this provider is started again.
+    pub credit_in_all: MicroDollars,
 }
 
 /// When earnings are claimed on chain. A requested close claims at once whatever this says.
@@ -155,6 +160,8 @@ impl Default for RelayPolicy {
             max_cost: 1_000_000_000_000_000,
             orders_a_minute: 30,
             orders_of_payer: 4,
+            credit: MicroDollars::new(10_000),
+            credit_in_all: MicroDollars::new(1_000_000),
         }
     }
 }

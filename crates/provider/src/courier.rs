@@ -16,7 +16,7 @@ use rialto_settlement::{Confirmed, Error as ChainError, Wallet};
 use tokio::{sync::OnceCell, time::Instant};
 use tracing::{info, warn};
 
-use crate::{claim::Orders, config::RelayPolicy, room::Room};
+use crate::{claim::Orders, config::RelayPolicy, lent::Lent, room::Room};
 
 /// Over which orders are counted.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -33,6 +33,7 @@ pub(crate) struct Courier {
     /// The stablecoin's domain never changes.
     token: OnceCell<TokenDomain>,
     log: Arc<Mutex<Log>>,
+    lent: Arc<Lent>,
 }
 
 /// What was sent lately, and for whom something is being sent.
@@ -83,7 +84,65 @@ impl Courier {
             claims,
             token: OnceCell::new(),
             log: Arc::default(),
+            lent: Arc::default(),
         }
+    }
+
+    /// Sends an order that opens a channel, or says why not; the channel may be used as soon as the order was tried.
+    pub(crate) async fn begin(&self, signed: &SignedOrder) -> OffersResponse {
+        match self.try_begin(signed).await {
+            Ok(credit) => OffersResponse::Begun { credit },
+            Err(refusal) => OffersResponse::NotRelayed(refusal),
+        }
+    }
+
+    async fn try_begin(&self, signed: &SignedOrder) -> Result<MicroDollars, Refusal> {
+        let (Order::Open {
+            channel: params,
+            amount,
+            ..
+        }
+        | Order::DepositAndOpen {
+            channel: params,
+            amount,
+            ..
+        }) = &signed.order
+        else {
+            return Err(bad("only an order that opens a channel is begun with"));
+        };
+        let policy = self.room.config.relay;
+        let turn = self.check(signed, &policy).await?;
+        let tried = self.wallet.try_order(signed).await;
+        if tried.map_err(|error| refusal(&error))?.cost > policy.max_cost {
+            return Err(Refusal::new(RefusalCode::Busy, "gas is too dear now").with_retry_after(60_000));
+        }
+        let payer = signed.order.payer();
+        let loan = self
+            .lent
+            .lend(payer, &policy)
+            .ok_or_else(|| Refusal::new(RefusalCode::Busy, "nothing more is lent").with_retry_after(RETRY))?;
+        let credit = loan.amount.min(*amount);
+        let channel = self.room.channels.await_open(params, *amount, credit).await;
+        let channel = channel.inspect_err(|_| self.lent.take_back(&loan))?;
+        info!(channel = %channel.id(), %payer, %credit, "a channel is worked for before the chain knows it");
+        let (wallet, room, lent, signed) = (
+            self.wallet.clone(),
+            Arc::clone(&self.room),
+            Arc::clone(&self.lent),
+            *signed,
+        );
+        // The next one of this payer need not wait for a block either; what is lent bounds it.
+        drop(turn);
+        tokio::spawn(async move {
+            let sent = wallet.relay(&signed, policy.max_cost).await;
+            room.channels.await_no_more(&channel).await;
+            if channel.state().is_open() {
+                lent.take_back(&loan);
+            } else {
+                warn!(channel = %channel.id(), %payer, ?sent, "a channel that was worked for did not get into a block");
+            }
+        });
+        Ok(credit)
     }
 
     /// Sends an order, or says why not.
@@ -101,21 +160,26 @@ impl Courier {
         }
     }
 
-    async fn try_carry(&self, signed: &SignedOrder) -> Result<Digest, Refusal> {
-        let policy = self.room.config.relay;
+    /// Whether an order may be sent for its payer, whose turn it is then.
+    async fn check(&self, signed: &SignedOrder, policy: &RelayPolicy) -> Result<Turn, Refusal> {
         if policy.max_cost == 0 {
             return Err(bad("this provider relays no orders"));
         }
         if self.room.closing.is_cancelled() {
             return Err(Refusal::new(RefusalCode::ShuttingDown, "the provider is stopping"));
         }
-        self.judge(signed, &policy)?;
+        self.judge(signed, policy)?;
         // Before the chain is asked: what nobody signed must not cost a look-up.
         let token = self.token_domain().await?;
         signed
             .verify(token)
             .map_err(|_| bad("the payer's own key has not signed this order"))?;
-        let _turn = self.turn(signed.order.payer(), &policy)?;
+        self.turn(signed.order.payer(), policy)
+    }
+
+    async fn try_carry(&self, signed: &SignedOrder) -> Result<Digest, Refusal> {
+        let policy = self.room.config.relay;
+        let _turn = self.check(signed, &policy).await?;
         let sent = match &signed.order {
             Order::RequestClose { channel, .. } => self.close(signed, channel, &policy).await,
             _ => {

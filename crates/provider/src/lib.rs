@@ -15,6 +15,7 @@ mod courier;
 mod crowd;
 mod energy;
 mod error;
+mod lent;
 mod limits;
 mod metrics;
 mod offers;

@@ -7,6 +7,10 @@ use std::{
     time::Duration,
 };
 
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, LocalBoxFuture},
+};
 use rialto_machine::Meter;
 use rialto_network::{Neighbours, Node};
 use rialto_protocol::{
@@ -138,7 +142,13 @@ impl Provider {
     ///
     /// Fails when the configuration is out of bounds, the store cannot be used, or the chain's id is neither configured
     /// nor to be had. Otherwise the chain may be away: open channels are served, and claims wait.
-    pub async fn start(parts: Parts) -> Result<Self, Error> {
+    ///
+    /// The future is boxed: what it calls is then compiled here, once, and not in every program that calls it.
+    pub fn start(parts: Parts) -> LocalBoxFuture<'static, Result<Self, Error>> {
+        Self::begin(parts).boxed_local()
+    }
+
+    async fn begin(parts: Parts) -> Result<Self, Error> {
         check(&parts)?;
         let address = parts.key.address();
         let chain = parts.wallet.chain().clone();
@@ -254,7 +264,11 @@ impl Provider {
 
     /// Stops admitting, lets running work finish for the configured time, cuts the rest off with a receipt for what was
     /// delivered, and closes store and node.
-    pub async fn shutdown(self) {
+    pub fn shutdown(self) -> BoxFuture<'static, ()> {
+        self.end().boxed()
+    }
+
+    async fn end(self) {
         self.room.closing.cancel();
         self.trades.close();
         if tokio::time::timeout(self.room.config.grace, self.trades.wait())

@@ -75,6 +75,7 @@ pub(crate) async fn run(
                         OffersRequest::Browse => OffersResponse::Book(herald.latest()),
                         OffersRequest::Greet(greeting) => herald.neighbours.answer(peer, greeting),
                         OffersRequest::Relay(order) => courier.carry(order).await,
+                        OffersRequest::Begin(order) => courier.begin(order).await,
                         OffersRequest::Tender(tender) => bids::answer(&room, &herald.key, peer, tender).await,
                         OffersRequest::Announce(_) => OffersResponse::Noted {
                             accepted: 0,

@@ -20,6 +20,7 @@ use std::{
 };
 
 use alloy::primitives::{B256, Bytes, U64};
+use futures::{FutureExt as _, future::BoxFuture};
 use reqwest::Url;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
@@ -299,7 +300,11 @@ impl Nodes {
     }
 
     /// Whether a node serves the right chain and is not behind what was seen.
-    async fn is_ready(&self, index: usize, node: &Node) -> Result<bool, Failure> {
+    fn is_ready<'a>(&'a self, index: usize, node: &'a Node) -> BoxFuture<'a, Result<bool, Failure>> {
+        self.make_ready(index, node).boxed()
+    }
+
+    async fn make_ready(&self, index: usize, node: &Node) -> Result<bool, Failure> {
         node.verify(&self.chain).await?;
         if self.nodes.len() == 1 {
             return Ok(true);

@@ -9,7 +9,8 @@ use std::{
 };
 
 use alloy::primitives::Bytes;
-use reqwest::{Client, Url, redirect::Policy};
+use futures::{FutureExt as _, future::BoxFuture};
+use reqwest::{Client, Url, header::CONTENT_TYPE, redirect::Policy};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
@@ -134,8 +135,9 @@ impl Rpc {
             method,
             params,
         };
-        let body = self.exchange(&call).await?;
         let corrupt = || Failure::Corrupt(format!("the result of {method}"));
+        let body = serde_json::to_vec(&call).map_err(|_| corrupt())?;
+        let body = self.exchange(body).await?;
         let answer: Answer = serde_json::from_slice(&body).map_err(|_| corrupt())?;
         if let Some(refusal) = answer.error {
             return Err(Failure::Refused {
@@ -151,8 +153,17 @@ impl Rpc {
         serde_json::from_str(result).map_err(|_| corrupt())
     }
 
-    async fn exchange<P: Serialize>(&self, call: &Call<'_, P>) -> Result<Vec<u8>, Failure> {
-        let sent = self.client.post(self.url.clone()).json(call).send().await;
+    /// Boxed: compiled here, once, and not for each kind of call in each program.
+    fn exchange(&self, call: Vec<u8>) -> BoxFuture<'_, Result<Vec<u8>, Failure>> {
+        self.post(call).boxed()
+    }
+
+    async fn post(&self, call: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        let request = self
+            .client
+            .post(self.url.clone())
+            .header(CONTENT_TYPE, "application/json");
+        let sent = request.body(call).send().await;
         let mut response = sent.map_err(unanswered)?;
         let status = response.status();
         let mut body = Vec::new();

@@ -118,6 +118,7 @@ impl Market {
             store: path,
             listen,
             meeting: Vec::new(),
+            own: Vec::new(),
             config: GatewayConfig {
                 channel_deposit: MicroDollars::new(100_000_000),
                 ..GatewayConfig::default()

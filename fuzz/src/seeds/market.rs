@@ -199,7 +199,7 @@ fn bid(signature: Signature) -> SignedBid {
     }
 }
 
-fn offers(signature: Signature) -> [Seed; 9] {
+fn offers(signature: Signature) -> [Seed; 11] {
     let (ask, answer) = ("offers_request", "offers_response");
     let order = SignedOrder {
         order: Order::Open {
@@ -224,6 +224,7 @@ fn offers(signature: Signature) -> [Seed; 9] {
         encoded(ask, "browse", &OffersRequest::Browse),
         encoded(ask, "announce", &OffersRequest::Announce(vec![])),
         encoded(ask, "relay", &OffersRequest::Relay(Box::new(order))),
+        encoded(ask, "begin", &OffersRequest::Begin(Box::new(order))),
         encoded(
             ask,
             "tender",
@@ -241,6 +242,13 @@ fn offers(signature: Signature) -> [Seed; 9] {
         encoded(answer, "noted", &noted),
         encoded(answer, "book", &OffersResponse::Book(vec![])),
         encoded(answer, "relayed", &relayed),
+        encoded(
+            answer,
+            "begun",
+            &OffersResponse::Begun {
+                credit: MicroDollars::new(7),
+            },
+        ),
     ]
 }
 

@@ -48,6 +48,37 @@ async fn a_buyer_without_gas_token_buys_on_anvil() -> Result<()> {
     up.stop()
 }
 
+/// Blocks are held back: an answer that waited for one would never come.
+#[tokio::test]
+async fn the_first_trade_with_a_new_seller_waits_for_no_block() -> Result<()> {
+    let (folder, anvil) = (tempfile::tempdir()?, Anvil::start()?);
+    let config = config(folder.path())?;
+    let place = folder.path().join("market");
+    let up = Up::start(&place, &["--rpc-url", anvil.rpc_url(), "--config", &config])?;
+    up.first_trade()?;
+    let chain = up.chain()?;
+    let mine = |on: &str| cast(&["rpc", "--rpc-url", anvil.rpc_url(), "evm_setAutomine", on]);
+    mine("false")?;
+    let before = chain.block_number().await?;
+    let channels = bill::bought(&up)?.len();
+    // A channel is for one model: this one has none yet.
+    crate::lives::predicts(&up.client()?).await?;
+    ensure!(
+        chain.block_number().await? == before,
+        "a block came: this story shows nothing"
+    );
+    ensure!(
+        bill::bought(&up)?.len() == channels + 1,
+        "the answer was paid for on a channel that was open before"
+    );
+    cast(&["rpc", "--rpc-url", anvil.rpc_url(), "evm_mine"])?;
+    mine("true")?;
+    // The block has come: the money is there, and what was earned before it is claimed as any other.
+    crate::lives::predicts(&up.client()?).await?;
+    bill::settles(&up, true).await?;
+    up.stop()
+}
+
 fn config(folder: &Path) -> Result<String> {
     let path = folder.join("config.toml");
     std::fs::write(&path, "[gateway]\ngas = \"seller\"\n")?;
@@ -161,28 +192,39 @@ fn account(up: &Up, role: &str, field: &str) -> Result<String> {
 
 #[tokio::test]
 async fn a_seller_that_lies_about_relaying_gains_nothing_and_another_is_asked() -> Result<()> {
+    // It is avoided after the first time, and asked again later. It keeps as many orders as it likes: they are all for the
+    // same channel.
+    let channels = beside_a_liar(false, 2).await?;
+    ensure!(channels == 1, "it was given orders for {channels} channels");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_seller_that_lends_and_sends_nothing_gains_nothing_and_another_is_asked() -> Result<()> {
+    beside_a_liar(true, 1).await?;
+    Ok(())
+}
+
+/// A market with a liar in it: every request is answered, by the honest seller, until the liar was asked so often and once
+/// more. Returns for how many channels it was given orders to relay.
+async fn beside_a_liar(lends: bool, times: usize) -> Result<usize> {
     let folder = tempfile::tempdir()?;
     let config = config(folder.path())?;
     let place = folder.path().join("market");
     let up = Up::start(&place, &["--chain-listen", "127.0.0.1:0", "--config", &config])?;
     up.first_trade()?;
     let chain = up.chain()?;
-    let liar = Liar::join(&up, &chain).await?;
+    let liar = Liar::join(&up, &chain, lends).await?;
     let client = up.client()?;
     let wait = async {
-        // It is avoided after the first time, and asked again later.
-        while liar.asked.load(Ordering::SeqCst) < 2 {
+        while liar.asked.load(Ordering::SeqCst) < times {
             client.chat(MODEL, "Who goes there?", 8).await?;
         }
-        anyhow::Ok(())
+        client.chat(MODEL, "And who is there now?", 8).await
     };
     tokio::time::timeout(PATIENCE, wait)
         .await
-        .context("the liar was not asked again")??;
-    // It keeps as many orders as it likes: they are all for the same channel.
-    let channels = liar.channels.lock().map_or(0, |channels| channels.len());
-    ensure!(channels == 1, "it was given orders for {channels} channels");
-    client.chat(MODEL, "And who is there now?", 8).await?;
+        .context("the liar was not asked, or was waited for")??;
     bill::settles(&up, true).await?;
     let mut mirror = Mirror::begin(&chain, 0).await?;
     mirror.catch_up(&chain).await?;
@@ -190,10 +232,12 @@ async fn a_seller_that_lies_about_relaying_gains_nothing_and_another_is_asked() 
         mirror.books().channels_of(liar.account).is_empty(),
         "the liar was trusted with money"
     );
-    up.stop()
+    let channels = liar.channels.lock().map_or(0, |channels| channels.len());
+    up.stop()?;
+    Ok(channels)
 }
 
-/// A registered provider that is cheap, and says of every order that it was sent.
+/// A registered provider that is cheap, and says of every order that it was sent, or lends on it and sends nothing.
 struct Liar {
     account: Address,
     asked: Arc<AtomicUsize>,
@@ -204,7 +248,7 @@ struct Liar {
 type Channels = Arc<Mutex<BTreeSet<ChannelId>>>;
 
 impl Liar {
-    async fn join(up: &Up, chain: &Chain) -> Result<Self> {
+    async fn join(up: &Up, chain: &Chain, lends: bool) -> Result<Self> {
         let (rich, key) = (rich()?, SigningKey::from_bytes(&[66; 32])?);
         let (account, stake) = (key.address(), MicroDollars::new(100_000_000));
         let node = Node::bind(NodeConfig {
@@ -249,7 +293,7 @@ impl Liar {
         );
         let asked = Arc::new(AtomicUsize::new(0));
         let channels = Channels::default();
-        tokio::spawn(lie(node, Arc::clone(&asked), Arc::clone(&channels)));
+        tokio::spawn(lie(node, Arc::clone(&asked), Arc::clone(&channels), lends));
         Ok(Self {
             account,
             asked,
@@ -258,7 +302,7 @@ impl Liar {
     }
 }
 
-async fn lie(node: Node, asked: Arc<AtomicUsize>, channels: Channels) {
+async fn lie(node: Node, asked: Arc<AtomicUsize>, channels: Channels, lends: bool) {
     while let Some(incoming) = node.accept().await {
         let Incoming::Offers(_, call) = incoming else { continue };
         let answer = match call.request() {
@@ -271,6 +315,12 @@ async fn lie(node: Node, asked: Arc<AtomicUsize>, channels: Channels) {
                 asked.fetch_add(1, Ordering::SeqCst);
                 OffersResponse::Relayed {
                     transaction: Digest([7; 32]),
+                }
+            }
+            OffersRequest::Begin(_) if lends => {
+                asked.fetch_add(1, Ordering::SeqCst);
+                OffersResponse::Begun {
+                    credit: MicroDollars::new(1),
                 }
             }
             _ => OffersResponse::Book(Vec::new()),

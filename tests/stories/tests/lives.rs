@@ -78,7 +78,7 @@ async fn chats(client: &Client) -> Result<()> {
     Ok(())
 }
 
-async fn predicts(client: &Client) -> Result<()> {
+pub(crate) async fn predicts(client: &Client) -> Result<()> {
     let example = std::fs::read(repository().join("models/breast-cancer/example.json"))?;
     let example: Value = serde_json::from_slice(&example)?;
     let request = example.get("request").context("a request")?;

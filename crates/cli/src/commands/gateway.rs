@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
-use rialto_gateway::{Config, Gas, Gateway, Parts};
+use rialto_engine::{ApiKey, server_root};
+use rialto_gateway::{Config, Gas, Gateway, OwnServer, Parts};
 use rialto_network::{Node, NodeConfig};
 use rialto_protocol::{Address, MicroDollars, SigningKey};
 use rialto_settlement::{Error, Wallet};
@@ -13,7 +14,7 @@ use crate::{
     args, flow, keys,
     market::Market,
     output,
-    settings::{Reach, Settings},
+    settings::{OwnFile, Reach, Settings},
     setup,
 };
 
@@ -31,6 +32,9 @@ pub(crate) const ADDRESS: &str = "gateway/base-url";
 
 /// The file with the UDP address of its node: those who joined by a ticket find it there again after a restart.
 const NODE_ADDRESS: &str = "gateway/node-listen";
+
+/// Requests that a server of the owner's is given at the same time when nothing else is said: it queues by itself.
+const OWN_SLOTS: usize = 256;
 
 /// Serves until it is stopped.
 pub(crate) async fn run(settings: &Settings, options: &args::Gateway) -> Result<()> {
@@ -67,6 +71,7 @@ pub(crate) async fn run(settings: &Settings, options: &args::Gateway) -> Result<
             .filter(|peer| peer.node != node.key())
             .cloned()
             .collect(),
+        own: own(&settings.file.gateway.own)?,
         config,
     })
     .await?;
@@ -134,6 +139,22 @@ async fn node(settings: &Settings, options: &args::Gateway) -> Result<Node> {
         settings.dir.write(NODE_ADDRESS, address)?;
     }
     Ok(node)
+}
+
+/// The owner's own servers, with their keys.
+fn own(files: &[OwnFile]) -> Result<Vec<OwnServer>> {
+    let server = |file: &OwnFile| -> Result<OwnServer> {
+        let key = file.api_key_file.as_deref().map(ApiKey::read).transpose()?;
+        Ok(OwnServer {
+            root: server_root(&file.url, key.is_some())?,
+            key: key.as_ref().and_then(ApiKey::header),
+            models: file.models.clone(),
+            slots: file.slots.unwrap_or(OWN_SLOTS),
+            overflow: file.overflow,
+        })
+    };
+    let server = |file| server(file).with_context(|| format!("`gateway.own` at {}", file.url));
+    files.iter().map(server).collect()
 }
 
 fn config(settings: &Settings, options: &args::Gateway) -> Result<Config> {

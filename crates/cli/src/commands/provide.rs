@@ -136,11 +136,16 @@ fn trust(settings: &Settings, market: &Market) -> Result<Trust> {
 fn relay_policy(settings: &Settings) -> Result<RelayPolicy> {
     let file = &settings.file.provider;
     let default = RelayPolicy::default();
+    let dollars = |text: &Option<String>, name: &str, usual| match text {
+        Some(text) => {
+            MicroDollars::from_dollars(text).with_context(|| format!("`provider.{name}`: dollars, such as 1"))
+        }
+        None => Ok(usual),
+    };
     Ok(RelayPolicy {
-        min_amount: match &file.relay_minimum {
-            Some(text) => MicroDollars::from_dollars(text).context("`provider.relay_minimum`: dollars, such as 1")?,
-            None => default.min_amount,
-        },
+        min_amount: dollars(&file.relay_minimum, "relay_minimum", default.min_amount)?,
+        credit: dollars(&file.relay_credit, "relay_credit", default.credit)?,
+        credit_in_all: dollars(&file.relay_credit_in_all, "relay_credit_in_all", default.credit_in_all)?,
         max_cost: match file.relay_max_gwei {
             Some(gwei) => u128::from(gwei) * 1_000_000_000,
             None => default.max_cost,

@@ -13,6 +13,7 @@ use alloy::{
     sol_types::{SolCall, SolError, SolEvent},
 };
 use serde_json::{Value, json};
+use std::time::Duration;
 
 sol! {
     interface Dollar {
@@ -158,7 +159,7 @@ async fn transfers(rpc: &Rpc, provider: &impl Provider, seen: &mut Seen) {
     let sent = json!({ "from": BOB, "to": ALICE, "value": "0x1", "maxFeePerGas": fee, "maxPriorityFeePerGas": "0x1" });
     let hash = rpc.send(sent).await;
     seen.note("node-signed transfer", &hash);
-    let mut transaction = rpc.call("eth_getTransactionByHash", json!([hash])).await;
+    let mut transaction = mined(rpc, &hash).await;
     for gone in ["blockHash", "blockTimestamp"] {
         transaction.as_object_mut().unwrap().remove(gone);
     }
@@ -442,6 +443,18 @@ async fn snapshots(rpc: &Rpc, seen: &mut Seen) {
         rpc.call("eth_getTransactionCount", json!([ALICE, "latest"])).await,
     );
     seen.note("reverted twice", rpc.call("evm_revert", json!([id])).await);
+}
+
+/// A transaction that has a receipt, with its block: anvil has the receipt a moment before it takes the transaction out
+/// of its pool, and answers from the pool until then.
+async fn mined(rpc: &Rpc, hash: &Value) -> Value {
+    loop {
+        let transaction = rpc.call("eth_getTransactionByHash", json!([hash])).await;
+        if !transaction["blockNumber"].is_null() {
+            return transaction;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 async fn time(rpc: &Rpc, seen: &mut Seen, ours: bool) {

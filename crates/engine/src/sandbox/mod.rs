@@ -15,6 +15,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::{FutureExt as _, future::BoxFuture};
 use rialto_protocol::{
     job::Job,
     manifest::{Format, Manifest, TaskKind},
@@ -52,7 +53,15 @@ pub struct Sandboxed {
 
 impl Sandboxed {
     /// As [`load`]. Must be called inside a tokio runtime, which then keeps the worker.
-    pub async fn load(manifest: &Manifest, folder: &Path, options: &LoadOptions) -> Result<Self, Error> {
+    pub fn load<'a>(
+        manifest: &'a Manifest,
+        folder: &'a Path,
+        options: &'a LoadOptions,
+    ) -> BoxFuture<'a, Result<Self, Error>> {
+        Self::start(manifest, folder, options).boxed()
+    }
+
+    async fn start(manifest: &Manifest, folder: &Path, options: &LoadOptions) -> Result<Self, Error> {
         manifest.check().map_err(|error| Error::Model(error.to_string()))?;
         if manifest.format == Format::Safetensors {
             let reason = "files in this format are served through an upstream engine, such as vLLM";

@@ -136,7 +136,17 @@ impl Server {
         if let Some(header) = self.key.as_ref().and_then(ApiKey::header) {
             request = request.header(header::AUTHORIZATION, header);
         }
-        let sent = request.send().await;
+        let again = request.try_clone();
+        let mut sent = request.send().await;
+        // A connection that rested may be closed by the time that it is used again: llama.cpp's server closes some right
+        // after a stream, without a word. Nothing of an answer had come, so nothing is given or counted twice.
+        if let (Err(error), Some(again)) = (&sent, again)
+            && error.is_request()
+            && !error.is_connect()
+            && !error.is_timeout()
+        {
+            sent = again.send().await;
+        }
         let mut response = sent.map_err(|error| match () {
             () if error.is_connect() => Trouble::Gone("cannot be reached"),
             () if error.is_timeout() => Trouble::Gone("does not answer in time"),

@@ -71,24 +71,30 @@ impl UpstreamConfig {
 
     /// The server's address without `/v1` and without a slash at the end.
     pub(super) fn root(&self) -> Result<String, Error> {
-        let bad = |reason: &str| Error::Model(format!("the server's address: {reason}"));
-        let url = reqwest::Url::parse(&self.url).map_err(|_| bad("not a URL, such as http://127.0.0.1:8000"))?;
-        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-            return Err(bad("it has to begin with http:// or https://"));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(bad("a password has no place in it, a key goes into `api_key_file`"));
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err(bad("it ends with the path"));
-        }
-        let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-        if self.api_key_file.is_some() && url.scheme() == "http" && !local {
-            return Err(bad("a key is sent over https only, except on this machine"));
-        }
-        let text = url.as_str().trim_end_matches('/');
-        Ok(text.strip_suffix("/v1").unwrap_or(text).to_owned())
+        server_root(&self.url, self.api_key_file.is_some())
     }
+}
+
+/// The address of a server with OpenAI's protocol, `http://127.0.0.1:8000` or the same with `/v1`, without `/v1` and without
+/// a slash at the end. Fails if it is none, holds a secret, or would send a key over a network unencrypted.
+pub fn server_root(url: &str, has_key: bool) -> Result<String, Error> {
+    let bad = |reason: &str| Error::Model(format!("the server's address: {reason}"));
+    let url = reqwest::Url::parse(url).map_err(|_| bad("not a URL, such as http://127.0.0.1:8000"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(bad("it has to begin with http:// or https://"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(bad("a password has no place in it, a key goes into `api_key_file`"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(bad("it ends with the path"));
+    }
+    let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    if has_key && url.scheme() == "http" && !local {
+        return Err(bad("a key is sent over https only, except on this machine"));
+    }
+    let text = url.as_str().trim_end_matches('/');
+    Ok(text.strip_suffix("/v1").unwrap_or(text).to_owned())
 }
 
 #[cfg(test)]

@@ -11,11 +11,11 @@ use crate::Error;
 const MAX_BYTES: u64 = 4_096;
 
 /// A key, as the header that carries it.
-pub(super) struct ApiKey(Zeroizing<String>);
+pub struct ApiKey(Zeroizing<String>);
 
 impl ApiKey {
     /// Reads a key. Fails if others can read it too.
-    pub(super) fn read(path: &Path) -> Result<Self, Error> {
+    pub fn read(path: &Path) -> Result<Self, Error> {
         let bad = |reason: String| Error::Model(format!("the key file {}: {reason}", path.display()));
         let file = File::open(path).map_err(|error| bad(error.to_string()))?;
         let metadata = file.metadata().map_err(|error| bad(error.to_string()))?;
@@ -40,7 +40,7 @@ impl ApiKey {
     }
 
     /// The value of the header; it is not shown when headers are logged.
-    pub(super) fn header(&self) -> Option<HeaderValue> {
+    pub fn header(&self) -> Option<HeaderValue> {
         let mut value = HeaderValue::from_str(&self.0).ok()?;
         value.set_sensitive(true);
         Some(value)

@@ -47,6 +47,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::{FutureExt as _, future::BoxFuture};
 use rialto_protocol::{
     hash::keccak256,
     job::{AnswerFormat, Job},
@@ -64,8 +65,9 @@ use self::{
     tokens::Input,
 };
 pub use self::{
-    config::{Kind, UpstreamConfig},
+    config::{Kind, UpstreamConfig, server_root},
     count::Suspicions,
+    key::ApiKey,
 };
 use crate::{Answer, Engine, EngineInfo, Error, Prepared, Scope, places::Places};
 
@@ -115,7 +117,11 @@ impl UpstreamEngine {
     ///
     /// Fails with [`Error::Model`] for a configuration that cannot be, and with what [`Error::retryable`] calls so while
     /// the server is not there.
-    pub async fn connect(config: UpstreamConfig) -> Result<Self, Error> {
+    pub fn connect(config: UpstreamConfig) -> BoxFuture<'static, Result<Self, Error>> {
+        Self::find(config).boxed()
+    }
+
+    async fn find(config: UpstreamConfig) -> Result<Self, Error> {
         if config.task == TaskKind::Predict {
             let reason = "a predictive model cannot be served upstream: no protocol of such servers has tensors";
             return Err(Error::Model(reason.into()));

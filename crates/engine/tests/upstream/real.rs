@@ -77,13 +77,16 @@ impl RealServer {
     }
 
     /// Waits until the server is there.
-    async fn connect(&self, config: UpstreamConfig) -> UpstreamEngine {
+    async fn connect(&mut self, config: UpstreamConfig) -> UpstreamEngine {
+        let child = &mut self.child;
         let wait = async {
             loop {
                 match UpstreamEngine::connect(config.clone()).await {
                     Ok(engine) => return engine,
                     Err(error) => assert!(error.retryable(), "{error}"),
                 }
+                let ended = child.try_wait().unwrap();
+                assert!(ended.is_none(), "the server does not run on this machine: {ended:?}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
@@ -131,7 +134,7 @@ fn seeded(seed: u64, max_tokens: u64) -> Generation {
 #[tokio::test]
 async fn a_real_server_is_found_out_counted_and_marked() {
     let Some(program) = program() else { return };
-    let server = RealServer::start(&program, &[]);
+    let mut server = RealServer::start(&program, &[]);
     let engine = server.connect(server.config()).await;
     assert_eq!((engine.kind(), engine.info().slots), (UpstreamKind::LlamaCpp, 2));
     for job in [
@@ -170,7 +173,7 @@ async fn marked(answer: &mut Answer) -> (Told, Fingerprint) {
 #[tokio::test]
 async fn every_eighth_token_of_a_real_server_is_marked_with_its_eight_likeliest() {
     let Some(program) = program() else { return };
-    let server = RealServer::start(&program, &[]);
+    let mut server = RealServer::start(&program, &[]);
     let engine = server.connect(server.config()).await;
     let job = completion("KING RICHARD III:\n", greedy(33));
     let prepared = engine.prepare(job, Scope::Alone).await.unwrap();
@@ -192,7 +195,7 @@ async fn every_eighth_token_of_a_real_server_is_marked_with_its_eight_likeliest(
 #[tokio::test]
 async fn a_real_server_obeys_schemas_tools_stops_and_limits() {
     let Some(program) = program() else { return };
-    let server = RealServer::start(&program, &["--jinja"]);
+    let mut server = RealServer::start(&program, &["--jinja"]);
     let engine = server.connect(server.config()).await;
     let schema =
         r#"{"type":"object","properties":{"a":{"type":"boolean"}},"required":["a"],"additionalProperties":false}"#;
@@ -242,7 +245,7 @@ async fn a_real_server_obeys_schemas_tools_stops_and_limits() {
 #[tokio::test]
 async fn a_real_server_goes_on_with_an_answer_that_another_began() {
     let Some(program) = program() else { return };
-    let server = RealServer::start(&program, &["--jinja"]);
+    let mut server = RealServer::start(&program, &["--jinja"]);
     let engine = server.connect(server.config()).await;
     for job in [completion("KING RICHARD III:\n", greedy(48)), chat(greedy(48))] {
         let prepared = engine.prepare(job.clone(), Scope::Alone).await.unwrap();
@@ -301,7 +304,7 @@ async fn goes_on(engine: &UpstreamEngine, job: &Job, ids: &[u32], text: &str) ->
 #[tokio::test]
 async fn a_real_servers_work_ends_when_nobody_wants_it() {
     let Some(program) = program() else { return };
-    let server = RealServer::start(&program, &[]);
+    let mut server = RealServer::start(&program, &[]);
     let engine = server.connect(server.config()).await;
     let job = completion("KING HENRY V:\n", seeded(1, 480));
     let prepared = engine.prepare(job, Scope::Alone).await.unwrap();
@@ -347,7 +350,7 @@ async fn a_real_server_that_is_killed_and_started_again_serves_again() {
 #[tokio::test]
 async fn a_real_server_embeds() {
     let Some(program) = program() else { return };
-    let server = RealServer::start(&program, &["--embeddings", "--pooling", "mean"]);
+    let mut server = RealServer::start(&program, &["--embeddings", "--pooling", "mean"]);
     let mut config = server.config();
     config.task = TaskKind::Embedding;
     let engine = server.connect(config).await;

@@ -21,12 +21,17 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// The pause where nobody named one.
 const USUAL: Duration = Duration::from_secs(2);
 
+/// The longest pause of a batch whose key has reached a limit: its owner may have raised it.
+const LONGEST_OF_LIMIT: Duration = Duration::from_secs(5);
+
 /// What becomes of a request after it was looked at.
 pub(super) enum Fate {
     /// It has its outcome.
     Ended(Outcome),
     /// Nothing can be billed for it: it is asked again after a pause.
     Again(Duration),
+    /// It is asked again after a pause, and so is every other one: the key has reached a limit.
+    Pause(Duration),
 }
 
 /// Runs a request to its outcome, or finds that it has to be asked again.
@@ -99,11 +104,18 @@ async fn settle(desk: &Desk, batch: &BatchRow, line: &LineRow, error: Error) -> 
         tracing::debug!(batch = %batch.id, line = line.number, %error, "a request of a batch failed");
         return Fate::Ended(Outcome::failed(line, error));
     };
+    let again = |pause: Duration| {
+        if matches!(error, Error::LimitReached(_)) {
+            Fate::Pause(pause.min(LONGEST_OF_LIMIT))
+        } else {
+            Fate::Again(pause)
+        }
+    };
     match desk.store.release_line(line.id).await {
-        Ok(true) => Fate::Again(pause),
+        Ok(true) => again(pause),
         // One of the sellers that were asked may still bill, or it was never marked.
         Ok(false) => match desk.store.is_waiting(line.id).await {
-            Ok(true) => Fate::Again(pause),
+            Ok(true) => again(pause),
             _ => Fate::Ended(Outcome::failed(line, error)),
         },
         Err(store) => {

@@ -85,11 +85,15 @@ impl Batches {
     }
 }
 
-/// Works on batches until the gateway stops.
-pub(crate) async fn run(desk: Arc<Desk>, stop: CancellationToken) {
-    if let Err(error) = tidy(&desk, Duration::ZERO).await {
+/// Removes what an earlier run left half done. Whoever could be uploading may not have begun.
+pub(crate) async fn clear(desk: &Desk) {
+    if let Err(error) = tidy(desk, Duration::ZERO).await {
         tracing::warn!(%error, "files that nobody knows were not removed");
     }
+}
+
+/// Works on batches until the gateway stops.
+pub(crate) async fn run(desk: Arc<Desk>, stop: CancellationToken) {
     let mut tasks = JoinSet::new();
     let mut running: HashSet<String> = HashSet::new();
     let mut tidied = Instant::now();

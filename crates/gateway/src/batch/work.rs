@@ -46,6 +46,8 @@ struct Work<'a> {
     ready: VecDeque<LineRow>,
     /// Requests that are asked again, and when.
     later: Vec<(Instant, LineRow)>,
+    /// Until when none begins.
+    paused: Option<Instant>,
     /// The last line that was read from the store.
     cursor: u64,
     /// Whether the store has no more after it.
@@ -63,6 +65,7 @@ pub(super) async fn run(desk: &Arc<Desk>, batch: BatchRow, stop: &CancellationTo
         lines: HashMap::new(),
         ready: VecDeque::new(),
         later: Vec::new(),
+        paused: None,
         cursor: 0,
         read_all: false,
     };
@@ -113,6 +116,9 @@ impl Work<'_> {
 
     /// Begins as many requests as there is room for.
     async fn begin(&mut self) -> Result<(), Error> {
+        if self.paused.is_some_and(|until| Instant::now() < until) {
+            return Ok(());
+        }
         let share = self.desk.batches.share(&self.desk.config.batches);
         while self.flying.len() < share && has_room(self.desk) {
             let Some(line) = self.next().await? else { return Ok(()) };
@@ -170,9 +176,13 @@ impl Work<'_> {
             match (fate, line) {
                 (Some(Fate::Ended(outcome)), _) => outcomes.push(outcome),
                 (Some(Fate::Again(pause)), Some(line)) => self.later.push((Instant::now() + pause, line)),
+                (Some(Fate::Pause(pause)), Some(line)) => {
+                    self.paused = self.paused.max(Some(Instant::now() + pause));
+                    self.ready.push_front(line);
+                }
                 // It may have been sent.
                 (None, Some(line)) => outcomes.push(Outcome::lost(&line)),
-                (Some(Fate::Again(_)) | None, None) => {}
+                (Some(Fate::Again(_) | Fate::Pause(_)) | None, None) => {}
             }
             if outcomes.len() >= usize::try_from(GROUP).unwrap_or(usize::MAX) {
                 break;

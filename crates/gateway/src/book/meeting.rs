@@ -10,11 +10,14 @@ use rialto_protocol::{
     ticket::Peer,
     wire::{MAX_ANNOUNCEMENTS, OffersRequest, OffersResponse, Refusal, RefusalCode},
 };
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{NoteError, spread::parts};
-use crate::{config::ms, desk::Desk, store::now};
+use crate::{Error, config::ms, desk::Desk, store::now};
 
 /// Calls that are answered at a time.
 const MAX_CALLS: usize = 64;
@@ -22,9 +25,13 @@ const MAX_CALLS: usize = 64;
 /// Books that are read at a time.
 const MAX_READS: usize = 8;
 
-/// Contacts that are kept for the next start, and the time between two writes.
+/// Contacts and offers that are kept for the next start, and the time between two writes.
 const MAX_KEPT: usize = 48;
+const MAX_OFFERS_KEPT: usize = 1_024;
 const KEEP: Duration = Duration::from_secs(60);
+
+/// How long a start may take to look at the offers of before: whether their providers have a stake, the chain knows.
+const RESTORING: Duration = Duration::from_secs(2);
 
 /// Answers peers until the node closes.
 pub(crate) async fn answer_peers(desk: Arc<Desk>, stop: CancellationToken) {
@@ -61,7 +68,7 @@ async fn answer(desk: &Desk, peer: NodeKey, call: OffersCall) -> Result<(), rial
             OffersResponse::Book(parts(book).into_iter().next().unwrap_or_default())
         }
         OffersRequest::Greet(greeting) => desk.neighbours.answer(peer, greeting),
-        OffersRequest::Relay(_) => OffersResponse::NotRelayed(Refusal::new(
+        OffersRequest::Relay(_) | OffersRequest::Begin(_) => OffersResponse::NotRelayed(Refusal::new(
             RefusalCode::BadRequest,
             "this node buys and relays nothing",
         )),
@@ -124,10 +131,28 @@ async fn note(desk: &Desk, peer: NodeKey, announcement: Announcement) -> Result<
     Ok(())
 }
 
+/// Puts offers of before the last stop into the book, if they are still in force and their providers' stakes too: so that a
+/// restart does not have to wait until sellers announce themselves again. They go through the same checks.
+pub(crate) async fn restore(desk: &Desk) {
+    let kept = desk.store.offers().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the offers of before cannot be read");
+        Vec::new()
+    });
+    let all = futures::stream::iter(kept).for_each_concurrent(MAX_READS, async |announcement| {
+        // Nobody brought them: they are as good as the peers that did before.
+        if let Err(error) = note(desk, desk.node.key(), announcement).await {
+            tracing::debug!(%error, "an offer of before is not taken");
+        }
+    });
+    if timeout(RESTORING, all).await.is_err() {
+        tracing::debug!("not all offers of before were looked at in time");
+    }
+}
+
 /// Reads the books of the meeting peers again and again, that of a neighbour each time, and those of new ones; and keeps
-/// who answers for the next start.
+/// who answers, and what is on sale, for the next start.
 pub(crate) async fn browse(desk: Arc<Desk>, meeting: Vec<Peer>, stop: CancellationToken) {
-    let mut kept = Instant::now();
+    let mut kept: Option<Instant> = None;
     loop {
         let mut peers = meeting.clone();
         peers.extend(desk.neighbours.take_unread());
@@ -139,8 +164,8 @@ pub(crate) async fn browse(desk: Arc<Desk>, meeting: Vec<Peer>, stop: Cancellati
             () = stop.cancelled() => break,
             () = reads => {}
         }
-        if kept.elapsed() >= KEEP {
-            kept = Instant::now();
+        if kept.is_none_or(|kept| kept.elapsed() >= KEEP) && !desk.book.is_empty() {
+            kept = Some(Instant::now());
             keep(&desk).await;
         }
         desk.book.expire(now());
@@ -155,14 +180,21 @@ pub(crate) async fn browse(desk: Arc<Desk>, meeting: Vec<Peer>, stop: Cancellati
     keep(&desk).await;
 }
 
-/// Keeps who answers now. Nobody does while this machine is cut off: then those of before stay.
+/// Keeps who answers now, and what is on sale. Nobody answers while this machine is cut off: then those of before stay.
 async fn keep(desk: &Desk) {
     let contacts = desk.neighbours.answering(MAX_KEPT);
-    if contacts.is_empty() {
-        return;
-    }
-    if let Err(error) = desk.store.set_contacts(&contacts).await {
-        tracing::debug!(%error, "the contacts cannot be kept");
+    let offers = desk.book.all(now(), MAX_OFFERS_KEPT);
+    let kept = async {
+        if !contacts.is_empty() {
+            desk.store.set_contacts(&contacts).await?;
+        }
+        if !offers.is_empty() {
+            desk.store.set_offers(&offers).await?;
+        }
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = kept.await {
+        tracing::debug!(%error, "contacts and offers cannot be kept");
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 pub(crate) use door::Door;
-pub(crate) use meeting::{answer_peers, browse};
+pub(crate) use meeting::{answer_peers, browse, restore};
 pub(crate) use registry::meet_registered;
 use rialto_protocol::{
     Address, ModelId, NodeKey, Region,

@@ -80,7 +80,8 @@ impl Desk {
             tried.push(provider);
             match self.attempt(order, picked).await {
                 Ok(begun) => return Ok(begun),
-                Err((error, Next::Nobody)) => return Err(error),
+                // A client that heard of the key's limit alone would come back and buy what may be billed already.
+                Err((error, Next::Nobody)) => return Err(worst.filter(Error::may_be_charged).unwrap_or(error)),
                 Err((error, Next::SameAgain)) => {
                     if again > 0 {
                         again -= 1;

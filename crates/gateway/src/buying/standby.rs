@@ -84,6 +84,10 @@ pub(crate) async fn stand_by(desk: Arc<Desk>, stop: CancellationToken) {
 impl Desk {
     /// Opens a channel with the seller that would be asked next, unless enough are open.
     async fn open_one(&self, one: &Use) {
+        // Not before the model is used again.
+        if self.ledger.has_closed_since(one.last) {
+            return;
+        }
         let pools = self.book.pools(&one.model.models, &one.preferences.regions);
         let sellers = pools.iter().flat_map(|pool| pool.sellers());
         let open: Vec<Address> = sellers

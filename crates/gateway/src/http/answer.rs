@@ -142,7 +142,10 @@ pub(crate) fn order(
         max_chunk: desk.config.max_chunk,
         ..Preferences::default()
     };
-    let preferences = owners.narrowed(wanted)?;
+    let preferences = match caller.key.usual()? {
+        Some(usual) => owners.narrowed(&usual)?.narrowed(wanted)?,
+        None => owners.narrowed(wanted)?,
+    };
     let quantisation = &model.listing.manifest.quantisation;
     if !preferences.takes(quantisation) {
         let reasons = format!("its weights are {quantisation}");

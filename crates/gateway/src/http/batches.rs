@@ -18,6 +18,7 @@ use super::{
     auth::authenticate,
     body, chat, completions, embeddings,
     error::Failure,
+    own,
     query::Query,
     serving::{Caller, Presence, Reply},
 };
@@ -52,6 +53,11 @@ pub(crate) async fn perform(desk: &Arc<Desk>, errand: Errand, body: Bytes) -> Re
         BatchEndpoint::Completion => "completion",
         BatchEndpoint::Embedding => "embedding",
     };
+    // Batches buy: what stays at the owner's own servers is nothing for them.
+    if own::for_own(desk, &errand.key, operation, &body)?.is_some_and(|asked| !asked.overflows) {
+        let reason = "the owner's own servers have this model, and batches do not ask them";
+        return Err(BadRequest::value("model", reason).into());
+    }
     let caller = Caller {
         presence: Presence::new(desk, operation)?,
         key: errand.key,

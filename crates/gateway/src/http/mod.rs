@@ -16,6 +16,7 @@ mod health;
 mod idempotent;
 mod infer;
 mod model_list;
+mod own;
 mod query;
 mod said;
 mod script;

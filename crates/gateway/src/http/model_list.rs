@@ -32,14 +32,20 @@ pub(crate) async fn one(State(desk): Shared, Path(id): Path<String>, headers: He
         let resolved = desk.resolve(id)?;
         return Ok(Json(endpoints::describe(&desk, &resolved)).into_response());
     }
+    if let Some((name, servers)) = desk.own.names().into_iter().find(|(name, _)| *name == id) {
+        return Ok(Json(own_model(name, servers)).into_response());
+    }
     let resolved = desk.resolve(&id)?;
     let offers = desk.book.offers(&resolved.models, now());
     Ok(Json(describe(&resolved.asked, &resolved.listing, &offers)).into_response())
 }
 
-/// Models on sale by the name that buys them, and the aliases that stand for one of them.
+/// Models of the owner's own servers, models on sale by the name that buys them, and the aliases that stand for one of them.
 fn models(desk: &Desk) -> BTreeMap<String, Model> {
-    let mut models = BTreeMap::new();
+    let own = desk.own.names().into_iter();
+    let mut models: BTreeMap<String, Model> = own
+        .map(|(name, servers)| (name.clone(), own_model(name, servers)))
+        .collect();
     let names = desk.book.on_sale(now()).into_iter().map(|(listing, _)| listing.name);
     for name in names.chain(desk.book.aliases().keys().cloned()) {
         if models.contains_key(&name) {
@@ -75,6 +81,24 @@ fn describe(name: &str, listing: &Listing, offers: &[Arc<Seller>]) -> Model {
         providers: u32::try_from(offers.len()).unwrap_or(u32::MAX),
         engines: engines.into_iter().cloned().collect(),
         pricing: pricing(lowest.unwrap_or_default()),
+    }
+}
+
+/// A model of the owner's own servers: what it is, they know.
+fn own_model(name: String, servers: usize) -> Model {
+    Model {
+        id: name,
+        object: "model".into(),
+        created: 0,
+        owned_by: "own".into(),
+        model_id: String::new(),
+        task: task_name(TaskKind::Chat).into(),
+        description: "On a server of the owner's".into(),
+        context_length: 0,
+        quantization: String::new(),
+        providers: u32::try_from(servers).unwrap_or(u32::MAX),
+        engines: Vec::new(),
+        pricing: pricing(Price::default()),
     }
 }
 

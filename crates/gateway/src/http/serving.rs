@@ -18,8 +18,16 @@ use super::{
     body,
     error::{Failure, build},
     idempotent,
+    own::{self, ForOwn, Served},
 };
-use crate::{Error, batch::Terms, desk::Desk, metrics::RequestLabels, store::KeyRow};
+use crate::{
+    Error,
+    batch::Terms,
+    desk::Desk,
+    limits::{self, Entered},
+    metrics::RequestLabels,
+    store::KeyRow,
+};
 
 /// A request with this header is told why it went where it went, in `x-rialto-route`.
 const EXPLAIN: &str = "x-rialto-explain";
@@ -42,6 +50,8 @@ pub(crate) struct Presence {
     operation: &'static str,
     started: Instant,
     _place: OwnedSemaphorePermit,
+    /// Counted among the requests of its key, if that has limits.
+    entered: Option<Entered>,
 }
 
 impl Presence {
@@ -56,7 +66,15 @@ impl Presence {
             operation,
             started: Instant::now(),
             _place: place,
+            entered: None,
         })
+    }
+
+    /// Counts it among the requests of its key; a repetition that buys nothing is not counted.
+    fn enter(&mut self, key: &KeyRow) -> Result<(), Error> {
+        let entered = self.desk.turnstile.enter(&key.id, &key.limits, Instant::now());
+        self.entered = entered.map_err(Error::LimitReached)?;
+        Ok(())
     }
 
     pub(super) fn operation(&self) -> &'static str {
@@ -84,6 +102,7 @@ impl Presence {
 
 impl Drop for Presence {
     fn drop(&mut self) {
+        self.entered.take();
         self.desk.metrics.active.dec();
     }
 }
@@ -180,7 +199,7 @@ where
                 .inc();
         }
     };
-    let (caller, bytes) = match admit(&desk, &parts.headers, body, operation, &path).await {
+    let (caller, bytes, for_own) = match admit(&desk, &parts.headers, body, operation, &path).await {
         Ok(admitted) => admitted,
         Err(error) => {
             count(&error);
@@ -199,7 +218,9 @@ where
         key: key.id.clone(),
         body: *blake3::hash(&bytes).as_bytes(),
     });
-    let numbered = idempotency.is_none() && desk.config.timeouts.retry_seconds > 0;
+    // What is never bought is not charged twice either.
+    let may_buy = for_own.as_ref().is_none_or(|asked| asked.overflows);
+    let numbered = idempotency.is_none() && desk.config.timeouts.retry_seconds > 0 && may_buy;
     let call = numbered.then(|| attempts::Call::of(&parts.headers, &key.id, &path, &bytes));
     let call = call.flatten();
     let idempotency = idempotency.or(call.map(|call| call.id));
@@ -213,10 +234,12 @@ where
                 terms,
                 presence,
             };
-            work(desk, caller, bytes).await.unwrap_or_else(|error| {
+            let refused = |error| {
                 count(&error);
                 Reply::failure(&failure(error))
-            })
+            };
+            let asked = async move |desk, caller, bytes| ask(desk, caller, bytes, &path, for_own, work).await;
+            within_limits(desk, caller, bytes, asked, refused).await
         }
     };
     let answered = match (keyed, call) {
@@ -227,17 +250,68 @@ where
     answered.unwrap_or_else(|error| failure(error).into_response())
 }
 
+/// Asks the owner's own servers if the request is for them, and the market if it is not or they have no room.
+async fn ask<W, F>(
+    desk: Arc<Desk>,
+    caller: Caller,
+    bytes: Bytes,
+    path: &str,
+    for_own: Option<ForOwn>,
+    work: W,
+) -> Result<Reply, Error>
+where
+    W: FnOnce(Arc<Desk>, Caller, Bytes) -> F,
+    F: Future<Output = Result<Reply, Error>>,
+{
+    let caller = match for_own {
+        None => caller,
+        Some(asked) => match own::serve(&desk, caller, &bytes, path, asked).await? {
+            Served::Here(reply) => return Ok(reply),
+            Served::Elsewhere(caller) => *caller,
+        },
+    };
+    work(desk, caller, bytes).await
+}
+
+/// Has a request answered if the limits of its key let it in, and tells what is left of them.
+async fn within_limits<W, F>(
+    desk: Arc<Desk>,
+    mut caller: Caller,
+    bytes: Bytes,
+    work: W,
+    refused: impl FnOnce(Error) -> Reply,
+) -> Reply
+where
+    W: FnOnce(Arc<Desk>, Caller, Bytes) -> F,
+    F: Future<Output = Result<Reply, Error>>,
+{
+    let limited = (!caller.key.limits.is_empty()).then(|| caller.key.clone());
+    let answered = match caller.presence.enter(&caller.key) {
+        Ok(()) => work(Arc::clone(&desk), caller, bytes).await,
+        Err(error) => Err(error),
+    };
+    let mut reply = answered.unwrap_or_else(refused);
+    if let Some(key) = limited {
+        match limits::headers(&desk.store, &desk.turnstile, &key).await {
+            Ok(headers) => reply.headers.extend(headers),
+            Err(error) => tracing::warn!(%error, "what is left of a key's limits could not be read"),
+        }
+    }
+    reply
+}
+
 async fn admit(
     desk: &Arc<Desk>,
     headers: &HeaderMap,
     body: Body,
     operation: &'static str,
     path: &str,
-) -> Result<(Caller, Bytes), Error> {
+) -> Result<(Caller, Bytes, Option<ForOwn>), Error> {
     let presence = Presence::new(desk, operation)?;
     let key = authenticate(desk, headers).await?;
     let idempotency = idempotent::scope(headers, &key.id, path)?;
     let bytes = body::read(&desk.config, headers, body).await?;
+    let for_own = own::for_own(desk, &key, operation, &bytes)?;
     let caller = Caller {
         key,
         idempotency,
@@ -245,5 +319,5 @@ async fn admit(
         terms: None,
         presence,
     };
-    Ok((caller, bytes))
+    Ok((caller, bytes, for_own))
 }

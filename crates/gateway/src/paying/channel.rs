@@ -1,13 +1,23 @@
 //! One channel as the running gateway holds it.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use rialto_protocol::{ChannelId, ChannelParams, MicroDollars, NanoDollars, account::BuyerAccount};
+use tokio::{sync::watch, time::timeout};
 
-use crate::store::{ChannelStatus, now};
+use crate::{
+    Error,
+    store::{ChannelStatus, now},
+};
+
+/// How long a request waits for the block of a channel that is used on credit.
+const KNOWN: Duration = Duration::from_secs(20);
 
 /// One channel: its ledger, shared by all requests that it pays for.
 #[derive(Debug)]
@@ -21,6 +31,8 @@ pub(crate) struct Channel {
     looked_at: AtomicU64,
     /// Whether a top-up is under way: one at a time.
     pub(crate) filling: AtomicBool,
+    /// Whether it is used on credit: its seller is sending the order that opens it, and the chain does not know it yet.
+    on_credit: watch::Sender<bool>,
 }
 
 impl Channel {
@@ -33,7 +45,29 @@ impl Channel {
             used_at: AtomicU64::new(used_at),
             looked_at: AtomicU64::new(0),
             filling: AtomicBool::new(false),
+            on_credit: watch::Sender::new(false),
         }
+    }
+
+    pub(super) fn set_on_credit(&self, on_credit: bool) {
+        self.on_credit.send_replace(on_credit);
+    }
+
+    pub(super) fn is_on_credit(&self) -> bool {
+        *self.on_credit.borrow()
+    }
+
+    /// Waits until the chain knows it, or it is given up, but no longer than a request waits for any opening: its seller may
+    /// never have sent the order.
+    pub(super) async fn until_known(&self) -> Result<(), Error> {
+        let mut on_credit = self.on_credit.subscribe();
+        let known = timeout(KNOWN, on_credit.wait_for(|on_credit| !on_credit)).await;
+        known.map(drop).map_err(|_| {
+            let provider = self.params.provider;
+            Error::Settlement(format!(
+                "the seller {provider} lends too little, and its block does not come"
+            ))
+        })
     }
 
     /// The ledger. Never held across an await.
@@ -93,5 +127,16 @@ mod tests {
         assert!(channel.is_look_due(10_000, 3_600), "after a start");
         assert!(!channel.is_look_due(13_599, 3_600));
         assert!(channel.is_look_due(13_600, 3_600) && !channel.is_look_due(13_601, 3_600));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_block_that_does_not_come_is_not_waited_for_without_end() {
+        let account = BuyerAccount::new(params(), MicroDollars::new(1));
+        let channel = Channel::new(account, ChannelStatus::Open, 0);
+        assert!(channel.until_known().await.is_ok(), "it is not on credit");
+        channel.set_on_credit(true);
+        assert!(matches!(channel.until_known().await, Err(Error::Settlement(_))));
+        let (known, ()) = tokio::join!(channel.until_known(), async { channel.set_on_credit(false) });
+        assert!(known.is_ok());
     }
 }

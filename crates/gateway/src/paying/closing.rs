@@ -156,6 +156,7 @@ impl Ledger {
     /// Requests that a channel closes. Nothing is signed on it any more; requests under way end where they are paid to.
     pub(crate) async fn close(&self, channel: &Channel) -> Result<u64, Error> {
         let before = channel.status();
+        self.note_closing();
         channel.set_status(ChannelStatus::Closing);
         let asked = request_close(self, channel.id).await;
         if asked.is_err() {
@@ -174,13 +175,21 @@ impl Ledger {
             return Ok(());
         };
         if matches!(row.status, ChannelStatus::Closing | ChannelStatus::Closed) && channel.status() != row.status {
+            self.note_closing();
             channel.set_status(row.status);
+        }
+        if channel.is_on_credit() {
+            // It is being looked for.
+            return Ok(());
         }
         if row.status == ChannelStatus::Opening {
             return self.find_opening(channel, &row).await;
         }
         let settled = |error: rialto_settlement::Error| funding::explain(&error, MicroDollars::ZERO);
         let state = self.wallet.chain().channel(channel.id).await.map_err(settled)?;
+        if (state.closed || state.closes_at > 0) && row.status == ChannelStatus::Open {
+            self.note_closing();
+        }
         if state.closed {
             channel.set_status(ChannelStatus::Closed);
             self.store.set_channel(channel.id, ChannelStatus::Closed, 0).await?;

@@ -8,6 +8,8 @@ use tokio::sync::MutexGuard;
 
 use super::{
     Channel, Ledger,
+    aside::SetAside,
+    credit::{self, Opened},
     relay::{self, OpenError},
     reopen,
 };
@@ -16,12 +18,14 @@ use crate::{
     store::{ChannelStatus, Parties, now},
 };
 
-/// A channel with so much free: an existing one filled up, or a new one.
+/// A channel with so much free: an existing one filled up, or a new one, in which that much is free once the chain knows
+/// it, and before that at least what is needed at once.
 pub(super) async fn provide(
     ledger: &Arc<Ledger>,
     parties: Parties,
     listing: &str,
     needed: NanoDollars,
+    at_once: NanoDollars,
 ) -> Result<Arc<Channel>, Error> {
     for channel in ledger.of(parties) {
         if channel.status() == ChannelStatus::Opening {
@@ -42,7 +46,7 @@ pub(super) async fn provide(
             return Ok(channel);
         }
     }
-    open(ledger, parties, listing, needed).await
+    open(ledger, parties, listing, needed, at_once).await
 }
 
 /// Opens a channel that is not on the chain once more. One that was promised money may be beyond help, and another is
@@ -64,6 +68,7 @@ async fn open(
     (provider, model): Parties,
     listing: &str,
     needed: NanoDollars,
+    at_once: NanoDollars,
 ) -> Result<Arc<Channel>, Error> {
     let least = needed.round_up().unwrap_or(MicroDollars::MAX);
     if least > ledger.config.max_channel {
@@ -91,7 +96,16 @@ async fn open(
         now(),
     ));
     ledger.add(Arc::clone(&channel));
-    match purse.open(ledger, &params, amount).await {
+    let opened = if purse.gasless {
+        match credit::begin(ledger, &channel, amount, at_once, purse).await {
+            Ok(Opened::OnCredit) => return Ok(channel),
+            Ok(Opened::Known(transaction)) => Ok(transaction),
+            Err(error) => Err(error),
+        }
+    } else {
+        purse.open(ledger, &params, amount).await
+    };
+    match opened {
         Ok(transaction) => {
             ledger.store.set_channel(channel.id, ChannelStatus::Open, 0).await?;
             channel.set_status(ChannelStatus::Open);
@@ -244,13 +258,7 @@ impl<'ledger> Purse<'ledger> {
         amount: MicroDollars,
     ) -> Result<Digest, OpenError> {
         if self.gasless {
-            let funds = match self.free >= amount {
-                true => Funds::FreeBalance,
-                false => Funds::Account,
-            };
-            // A seller that takes its time keeps nobody else waiting: its money is set aside.
-            let _until_done = ledger.aside.set(params.id(), funds, amount);
-            drop(self.turn);
+            let (funds, _until_done) = self.set_aside(ledger, params, amount);
             return relay::open(ledger, params, amount, funds).await;
         }
         let send = async {
@@ -264,6 +272,18 @@ impl<'ledger> Purse<'ledger> {
             ledger.wallet.open(params, amount).await
         };
         Ok(send.await?.transaction)
+    }
+
+    /// Sets the money of a channel aside that its seller opens, and lets the next one have a look: a seller that takes its
+    /// time keeps nobody else waiting.
+    pub(super) fn set_aside(self, ledger: &Ledger, params: &ChannelParams, amount: MicroDollars) -> (Funds, SetAside) {
+        let funds = match self.free >= amount {
+            true => Funds::FreeBalance,
+            false => Funds::Account,
+        };
+        let aside = ledger.aside.set(params.id(), funds, amount);
+        drop(self.turn);
+        (funds, aside)
     }
 
     /// Waits for its turn and looks what there is, without what orders under way will take.

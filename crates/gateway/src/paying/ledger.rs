@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use rialto_protocol::{ChannelId, Domain, MicroDollars, NanoDollars, SigningKey, account::BuyerAccount, offer::Offer};
@@ -36,6 +37,8 @@ pub(crate) struct Ledger {
     pub(super) purse: tokio::sync::Mutex<()>,
     /// What signed orders will take that sellers are sending now.
     pub(super) aside: Aside,
+    /// When a channel was last found closing.
+    closing_since: Mutex<Option<Instant>>,
 }
 
 impl Ledger {
@@ -64,6 +67,7 @@ impl Ledger {
             gates: Mutex::default(),
             purse: tokio::sync::Mutex::default(),
             aside: Aside::default(),
+            closing_since: Mutex::default(),
         };
         for row in ledger.store.live_channels().await? {
             ledger.take_in(&row).await?;
@@ -129,6 +133,17 @@ impl Ledger {
         list.is_some_and(|list| list.iter().any(|channel| channel.status() == ChannelStatus::Open))
     }
 
+    /// Notes that a channel is closing.
+    pub(super) fn note_closing(&self) {
+        *self.closing_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether a channel was closed after this moment: its owner may want its money out, and not into another channel.
+    pub(crate) fn has_closed_since(&self, moment: Instant) -> bool {
+        let closing = *self.closing_since.lock().unwrap_or_else(PoisonError::into_inner);
+        closing.is_some_and(|closing| closing >= moment)
+    }
+
     /// A channel with so much free: one that is open, or filled up, or newly opened.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
@@ -146,15 +161,28 @@ impl Ledger {
             self.fill_in_background(&channel);
             return Ok(channel);
         }
+        if let Some(channel) = self.usable(parties, needed).filter(|channel| channel.is_on_credit()) {
+            return Ok(channel);
+        }
         let (ledger, listing) = (Arc::clone(self), listing.to_owned());
         // A transaction that was sent is seen to its end, even if the client goes away meanwhile.
         let task = tokio::spawn(async move {
             let gate = ledger.gate(parties);
             let _turn = gate.lock().await;
-            if let Some(channel) = ledger.usable(parties, reserve) {
+            for channel in ledger.of(parties) {
+                // Whoever was before may have begun it, and it may be enough; else it will have all its money soon.
+                if channel.is_on_credit() && channel.free().is_none_or(|free| free < needed) {
+                    channel.until_known().await?;
+                }
+            }
+            let on_credit = |channel: &Arc<Channel>| channel.is_on_credit();
+            if let Some(channel) = ledger
+                .usable(parties, reserve)
+                .or_else(|| ledger.usable(parties, needed).filter(on_credit))
+            {
                 return Ok(channel);
             }
-            let provided = funding::provide(&ledger, parties, &listing, reserve).await;
+            let provided = funding::provide(&ledger, parties, &listing, reserve, needed).await;
             provided.or_else(|error| ledger.usable(parties, needed).ok_or(error))
         });
         task.await.map_err(|_| Error::Stopping)?
@@ -177,6 +205,7 @@ impl Ledger {
         let task = tokio::spawn(async move {
             let gate = ledger.gate((channel.params.provider, channel.params.model));
             let _turn = gate.lock().await;
+            channel.until_known().await?;
             if channel.free().is_some_and(|free| free >= needed) {
                 return Ok(());
             }

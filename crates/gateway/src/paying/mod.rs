@@ -3,6 +3,7 @@
 mod aside;
 mod channel;
 mod closing;
+mod credit;
 mod funding;
 mod ledger;
 mod relay;

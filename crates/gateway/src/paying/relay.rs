@@ -95,6 +95,16 @@ pub(super) async fn open(
         .wallet
         .sign_open(params, amount, funds, soon(ledger).await?)
         .await?;
+    carry_open(ledger, params, order, amount).await
+}
+
+/// As [`open`], with an order that is signed already.
+pub(super) async fn carry_open(
+    ledger: &Ledger,
+    params: &ChannelParams,
+    order: SignedOrder,
+    amount: MicroDollars,
+) -> Result<Digest, OpenError> {
     let is_open = move |state: &ChannelState| state.is_open() && state.funded >= amount;
     carry(ledger, params, order, is_open).await
 }
@@ -118,7 +128,7 @@ pub(super) async fn finalize_close(ledger: &Ledger, params: &ChannelParams) -> R
     carry(ledger, params, order, |state| state.closed).await
 }
 
-async fn soon(ledger: &Ledger) -> Result<u64, ChainError> {
+pub(super) async fn soon(ledger: &Ledger) -> Result<u64, ChainError> {
     // A chain that nobody uses has an old newest block; one for tests may be ahead of this clock.
     let block_time = ledger.wallet.chain().block_time().await?;
     Ok(block_time.max(now()).saturating_add(GOOD_FOR))

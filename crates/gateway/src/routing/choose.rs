@@ -113,15 +113,20 @@ fn drawn<'p>(pools: &'p [Arc<Pool>], wish: &Wish<'_>) -> Option<Candidate<'p>> {
     if all <= SMALL {
         return None;
     }
-    let (one, other) = (draw(pools, all, wish)?, draw(pools, all, wish)?);
-    Some(better(one, other, wish))
+    let one = draw(pools, all, wish, None)?;
+    // A seller is no choice against itself: it would be taken however bad it is.
+    match draw(pools, all, wish, Some(one.seller)) {
+        Some(other) => Some(better(one, other, wish)),
+        None => Some(one),
+    }
 }
 
-fn draw<'p>(pools: &'p [Arc<Pool>], all: usize, wish: &Wish<'_>) -> Option<Candidate<'p>> {
+fn draw<'p>(pools: &'p [Arc<Pool>], all: usize, wish: &Wish<'_>, but: Option<&Arc<Seller>>) -> Option<Candidate<'p>> {
     (0..DRAWS).find_map(|_| {
         let mut place = rand::random_range(0..all);
         for pool in pools {
             match pool.sellers.get(place) {
+                Some(seller) if but.is_some_and(|but| Arc::ptr_eq(but, seller)) => return None,
                 Some(seller) => return Candidate::new(seller, pool, wish).filter(|one| one.class == Class::Good),
                 None => place -= pool.len(),
             }

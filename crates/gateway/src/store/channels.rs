@@ -1,19 +1,12 @@
 //! Channels and the highest totals ever signed on them.
 
 use rialto_protocol::{Address, ChannelId, ChannelParams, MicroDollars, ModelId, NanoDollars, Receipt, SignedReceipt};
-use rialto_protocol::{RequestId, Usage, account::Interruption, ticket::Peer};
-use rialto_settlement::Trail;
+use rialto_protocol::{RequestId, Usage, account::Interruption};
 use serde::Serialize;
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{Store, count_to_sql, from_sql, id, now, pack, to_sql, unpack};
 use crate::Error;
-
-/// Under this name the store keeps how far the chain was followed.
-const TRAIL: &str = "trail";
-
-/// Under this name it keeps nodes that answered.
-const CONTACTS: &str = "contacts";
 
 /// Where a channel stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -194,40 +187,6 @@ impl Store {
         let query = sqlx::query(sql).bind(count_to_sql(time));
         let rows = query.fetch_all(&self.readers).await?;
         rows.iter().map(channel_row).collect()
-    }
-
-    /// How far the chain was followed; `None` if it never was.
-    pub(crate) async fn trail(&self) -> Result<Option<Trail>, Error> {
-        let query = sqlx::query("SELECT body FROM notes WHERE name = ?").bind(TRAIL);
-        let row = query.fetch_optional(&self.readers).await?;
-        row.map(|row| unpack(row.try_get("body")?)).transpose()
-    }
-
-    /// Notes how far the chain was followed.
-    pub(crate) async fn set_trail(&self, trail: &Trail) -> Result<(), Error> {
-        sqlx::query("INSERT OR REPLACE INTO notes (name, body) VALUES (?, ?)")
-            .bind(TRAIL)
-            .bind(pack(trail)?)
-            .execute(&self.writer)
-            .await?;
-        Ok(())
-    }
-
-    /// Nodes that answered before the last stop.
-    pub(crate) async fn contacts(&self) -> Result<Vec<Peer>, Error> {
-        let query = sqlx::query("SELECT body FROM notes WHERE name = ?").bind(CONTACTS);
-        let row = query.fetch_optional(&self.readers).await?;
-        row.map_or(Ok(Vec::new()), |row| unpack(row.try_get("body")?))
-    }
-
-    /// Notes nodes that answer.
-    pub(crate) async fn set_contacts(&self, contacts: &[Peer]) -> Result<(), Error> {
-        sqlx::query("INSERT OR REPLACE INTO notes (name, body) VALUES (?, ?)")
-            .bind(CONTACTS)
-            .bind(pack(&contacts)?)
-            .execute(&self.writer)
-            .await?;
-        Ok(())
     }
 
     /// All channels, the latest used first.

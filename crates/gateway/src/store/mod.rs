@@ -11,11 +11,15 @@ mod clock;
 mod files;
 mod idempotency;
 mod keys;
+mod notes;
 mod read;
+mod remembered;
 mod requests;
 mod schema;
 #[cfg(test)]
 pub(crate) mod tests;
+mod uses;
+mod writer;
 
 use std::{path::Path, time::Duration};
 
@@ -25,14 +29,18 @@ pub(crate) use channels::Parties;
 pub use channels::{ChannelRow, ChannelStatus};
 pub use clock::now;
 pub(crate) use files::{FileRow, Wanted};
+use futures::{FutureExt as _, future::BoxFuture};
 pub(crate) use idempotency::{Claim, StoredAnswer};
 pub use keys::{KeyRow, NewKey};
 pub use read::{ReceiptRow, Spend};
+use remembered::Remembered;
 pub(crate) use requests::{Begin, OpenRequest, budget_error};
 use sqlx::{
     Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+pub use uses::Used;
+use writer::Writer;
 
 use crate::Error;
 
@@ -41,12 +49,20 @@ use crate::Error;
 pub struct Store {
     /// One connection: SQLite has one writer, and waiting for it here is fairer than in its busy loop.
     writer: SqlitePool,
+    /// Changes that requests wait for, put together.
+    changes: Writer,
     readers: SqlitePool,
+    /// Keys that were found a moment ago.
+    remembered: Remembered,
 }
 
 impl Store {
     /// Opens the file, and creates it when it does not exist.
-    pub async fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path) -> BoxFuture<'_, Result<Self, Error>> {
+        Self::open_file(path).boxed()
+    }
+
+    async fn open_file(path: &Path) -> Result<Self, Error> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -58,17 +74,22 @@ impl Store {
             .pragma("checkpoint_fullfsync", "1")
             .busy_timeout(Duration::from_secs(10))
             .foreign_keys(true);
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options.clone())
-            .await?;
+        // A connection to a file does not break while it rests: none is tried before it is used.
+        let pool = || SqlitePoolOptions::new().test_before_acquire(false);
+        let writer = pool().max_connections(1).connect_with(options.clone()).await?;
         schema::prepare(&writer).await?;
-        let readers = SqlitePoolOptions::new()
+        let readers = pool()
             .max_connections(4)
             .connect_with(options.read_only(true).create_if_missing(false))
             .await?;
         restrict(path);
-        Ok(Self { writer, readers })
+        let changes = Writer::start(writer.clone());
+        Ok(Self {
+            writer,
+            changes,
+            readers,
+            remembered: Remembered::default(),
+        })
     }
 
     /// Opens an existing file for reading alone, whether or not a gateway runs.
@@ -84,7 +105,9 @@ impl Store {
         schema::check(&readers).await?;
         Ok(Self {
             writer: readers.clone(),
+            changes: Writer::start(readers.clone()),
             readers,
+            remembered: Remembered::default(),
         })
     }
 
@@ -129,7 +152,7 @@ fn from_sql(number: i64) -> u64 {
 }
 
 /// A structure as the store keeps it.
-fn pack<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, Error> {
+fn pack<T: serde::Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
     postcard::to_stdvec(value).map_err(|error| Error::BadStore(error.to_string()))
 }
 

@@ -3,8 +3,71 @@
 use rialto_protocol::{ChannelId, Digest, MicroDollars, NanoDollars, Price, RequestId, SignedReceipt, Usage};
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::{Store, count_to_sql, from_sql, id, now, pack, to_sql, unpack};
-use crate::Error;
+use super::{
+    Store, count_to_sql, from_sql, id,
+    keys::read_json,
+    now, pack, to_sql, unpack,
+    uses::{self, at_this_time, count_uses},
+    writer::Statements,
+};
+use crate::{
+    Error, Limits,
+    limits::{self, Use},
+};
+
+/// Notes a request, from these values or rows, and what its channel's total is then.
+macro_rules! begin {
+    ($values:literal) => {
+        concat!(
+            "INSERT INTO requests (id, channel, key, idempotency, price, request_hash, max_input, covered_output,
+             reserved_nano, hold_nano, hold_units, state, started_at) ",
+            $values,
+            " RETURNING 1;
+             UPDATE channels SET signed_micro = MAX(signed_micro, $12), used_at = $13
+             WHERE id = $2 AND EXISTS (SELECT 1 FROM requests WHERE id = $1)"
+        )
+    };
+}
+
+/// Begins a request if its key is valid, has no limits, and its budget covers the most that it can cost.
+const BEGIN_WITHOUT_LIMITS: &str = begin!(
+    "SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'open', $13 FROM keys k WHERE k.id = $3
+     AND k.revoked_at IS NULL AND k.limits IS NULL AND (k.budget_micro IS NULL OR k.budget_micro * 1000 >= k.spent_nano + $10
+     + (SELECT COALESCE(SUM(r.hold_nano), 0) FROM requests r WHERE r.key = k.id AND r.state IN ('open', 'interrupted')))"
+);
+
+/// Begins a request whose key was checked.
+const BEGIN_CHECKED: &str = begin!("VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'open', $13)");
+
+const EXTEND: &str = "
+UPDATE requests SET covered_output = MAX(covered_output, $3), received_input = $4, received_output = $5,
+reserved_nano = MAX(reserved_nano, $6) WHERE id = $1;
+UPDATE channels SET signed_micro = MAX(signed_micro, $7), used_at = $8 WHERE id = $2";
+
+/// What a request used that is cut off is not known, and not waited for: its most counts.
+const INTERRUPT: &str = concat!(
+    count_uses!("r.hold_units", "MIN(r.hold_nano, r.reserved_nano)", "r.id = $5"),
+    "; UPDATE requests SET state = 'interrupted', received_input = $6, received_output = $7,
+     hold_nano = MIN(hold_nano, reserved_nano) WHERE id = $5 AND state = 'open'"
+);
+
+const INTERRUPT_ALL: &str = concat!(
+    count_uses!("r.hold_units", "MIN(r.hold_nano, r.reserved_nano)", "TRUE"),
+    "; UPDATE requests SET state = 'interrupted', hold_nano = MIN(hold_nano, reserved_nano) WHERE state = 'open'
+     RETURNING 1"
+);
+
+/// Keeps a receipt, and charges the key of a request that was not settled before.
+const SETTLE: &str = concat!(
+    "INSERT INTO receipts (channel, sequence, request, key, signed, input, output, cost_nano, finished_at, complaint,
+     idempotency) VALUES ($6, $7, $5, (SELECT key FROM requests WHERE id = $5), $8, $9, $10, $11, $12, $13,
+     (SELECT idempotency FROM requests WHERE id = $5)) ON CONFLICT DO NOTHING;
+     UPDATE keys SET spent_nano = spent_nano + $14
+     WHERE id = (SELECT key FROM requests WHERE id = $5 AND state IN ('open', 'interrupted'));",
+    // One that was cut off was counted with its most when that happened.
+    count_uses!("$9 + $10", "$14", "r.id = $5"),
+    "; UPDATE requests SET state = 'settled', hold_nano = 0 WHERE id = $5 AND state IN ('open', 'interrupted')"
+);
 
 /// A request that is about to be sent.
 #[derive(Debug, Clone)]
@@ -23,8 +86,29 @@ pub(crate) struct Begin {
     pub(crate) reserved: NanoDollars,
     /// The most that it can cost: held back from the key's budget.
     pub(crate) hold: NanoDollars,
+    /// The most units of input and output that it can use: held back from the key's limits.
+    pub(crate) hold_units: u64,
     /// The channel's total after the first voucher.
     pub(crate) signed: MicroDollars,
+}
+
+impl Begin {
+    fn bind(&self, begin: Statements) -> Result<Statements, Error> {
+        Ok(begin
+            .bind(self.request.0.to_vec())
+            .bind(self.channel.0.to_vec())
+            .bind(self.key.clone())
+            .bind(self.idempotency.map(|id| id.to_vec()))
+            .bind(pack(&self.price)?)
+            .bind(self.request_hash.0.to_vec())
+            .bind(count_to_sql(self.max_input))
+            .bind(count_to_sql(self.covered_output))
+            .bind(to_sql(self.reserved.0))
+            .bind(to_sql(self.hold.0))
+            .bind(count_to_sql(self.hold_units))
+            .bind(to_sql(self.signed.get()))
+            .bind(count_to_sql(now())))
+    }
 }
 
 /// What the store knows of a request that has no receipt, or had none when it was written.
@@ -40,28 +124,19 @@ pub(crate) struct OpenRequest {
 }
 
 impl Store {
-    /// Notes a request and the total signed for it, and holds its most from the key's budget: all or nothing.
+    /// Notes a request and the total signed for it, and holds its most from the key's budget and limits: all or nothing.
     pub(crate) async fn begin_request(&self, begin: &Begin) -> Result<(), Error> {
+        let begun = self.changes.change(begin.bind(sqlx::query(BEGIN_WITHOUT_LIMITS))?);
+        if !begun.await?.is_empty() {
+            return Ok(());
+        }
+        // The key has limits, or cannot pay.
         let mut transaction = self.transaction().await?;
-        check_budget(&mut transaction, begin).await?;
-        sqlx::query(
-            "INSERT INTO requests (id, channel, key, idempotency, price, request_hash, max_input, covered_output,
-             reserved_nano, hold_nano, state, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open', ?)",
-        )
-        .bind(begin.request.0.to_vec())
-        .bind(begin.channel.0.to_vec())
-        .bind(&begin.key)
-        .bind(begin.idempotency.map(|id| id.to_vec()))
-        .bind(pack(&begin.price)?)
-        .bind(begin.request_hash.0.to_vec())
-        .bind(count_to_sql(begin.max_input))
-        .bind(count_to_sql(begin.covered_output))
-        .bind(to_sql(begin.reserved.0))
-        .bind(to_sql(begin.hold.0))
-        .bind(count_to_sql(now()))
-        .execute(&mut *transaction)
-        .await?;
-        raise(&mut transaction, begin.channel, begin.signed).await?;
+        check_key(&mut transaction, begin).await?;
+        begin
+            .bind(sqlx::query(BEGIN_CHECKED))?
+            .execute(&mut *transaction)
+            .await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -76,20 +151,16 @@ impl Store {
         reserved: NanoDollars,
         signed: MicroDollars,
     ) -> Result<(), Error> {
-        let mut transaction = self.transaction().await?;
-        sqlx::query(
-            "UPDATE requests SET covered_output = MAX(covered_output, ?), received_input = ?, received_output = ?,
-             reserved_nano = MAX(reserved_nano, ?) WHERE id = ?",
-        )
-        .bind(count_to_sql(covered_output))
-        .bind(count_to_sql(received.input))
-        .bind(count_to_sql(received.output))
-        .bind(to_sql(reserved.0))
-        .bind(request.0.to_vec())
-        .execute(&mut *transaction)
-        .await?;
-        raise(&mut transaction, channel, signed).await?;
-        transaction.commit().await?;
+        let extend = sqlx::query(EXTEND)
+            .bind(request.0.to_vec())
+            .bind(channel.0.to_vec())
+            .bind(count_to_sql(covered_output))
+            .bind(count_to_sql(received.input))
+            .bind(count_to_sql(received.output))
+            .bind(to_sql(reserved.0))
+            .bind(to_sql(signed.get()))
+            .bind(count_to_sql(now()));
+        self.changes.change(extend).await?;
         Ok(())
     }
 
@@ -135,26 +206,18 @@ impl Store {
 
     /// Notes that a request ended without a receipt; what it had reserved stays held.
     pub(crate) async fn interrupt_request(&self, request: RequestId, received: Usage) -> Result<(), Error> {
-        sqlx::query(
-            "UPDATE requests SET state = 'interrupted', received_input = ?, received_output = ?,
-             hold_nano = MIN(hold_nano, reserved_nano) WHERE id = ? AND state = 'open'",
-        )
-        .bind(count_to_sql(received.input))
-        .bind(count_to_sql(received.output))
-        .bind(request.0.to_vec())
-        .execute(&self.writer)
-        .await?;
+        let interrupt = at_this_time(sqlx::query(INTERRUPT))
+            .bind(request.0.to_vec())
+            .bind(count_to_sql(received.input))
+            .bind(count_to_sql(received.output));
+        self.changes.change(interrupt).await?;
         Ok(())
     }
 
     /// Marks every request that an earlier run of the gateway left open.
     pub(crate) async fn interrupt_all(&self) -> Result<u64, Error> {
-        let done = sqlx::query(
-            "UPDATE requests SET state = 'interrupted', hold_nano = MIN(hold_nano, reserved_nano) WHERE state = 'open'",
-        )
-        .execute(&self.writer)
-        .await?;
-        Ok(done.rows_affected())
+        let rows = self.changes.change(at_this_time(sqlx::query(INTERRUPT_ALL))).await?;
+        Ok(u64::try_from(rows.len()).unwrap_or(u64::MAX))
     }
 
     /// What is known of a request, for checking a receipt that comes late.
@@ -198,25 +261,18 @@ impl Store {
         complaint: Option<&str>,
     ) -> Result<(), Error> {
         let receipt = &signed.receipt;
-        let mut transaction = self.transaction().await?;
-        sqlx::query(
-            "INSERT INTO receipts (channel, sequence, request, key, signed, input, output, cost_nano, finished_at,
-             complaint, idempotency) VALUES (?1, ?2, ?3, (SELECT key FROM requests WHERE id = ?3), ?4, ?5, ?6, ?7, ?8, ?9,
-             (SELECT idempotency FROM requests WHERE id = ?3)) ON CONFLICT DO NOTHING",
-        )
-        .bind(receipt.channel.0.to_vec())
-        .bind(count_to_sql(receipt.sequence))
-        .bind(receipt.request.0.to_vec())
-        .bind(pack(signed)?)
-        .bind(count_to_sql(receipt.usage.input))
-        .bind(count_to_sql(receipt.usage.output))
-        .bind(to_sql(receipt.cost.0))
-        .bind(count_to_sql(receipt.finished_at))
-        .bind(complaint)
-        .execute(&mut *transaction)
-        .await?;
-        close(&mut transaction, receipt.request, cost).await?;
-        transaction.commit().await?;
+        let keep = at_this_time(sqlx::query(SETTLE))
+            .bind(receipt.request.0.to_vec())
+            .bind(receipt.channel.0.to_vec())
+            .bind(count_to_sql(receipt.sequence))
+            .bind(pack(signed)?)
+            .bind(count_to_sql(receipt.usage.input))
+            .bind(count_to_sql(receipt.usage.output))
+            .bind(to_sql(receipt.cost.0))
+            .bind(count_to_sql(receipt.finished_at))
+            .bind(complaint)
+            .bind(to_sql(cost.0));
+        self.changes.change(keep).await?;
         Ok(())
     }
 
@@ -241,10 +297,10 @@ impl Store {
     }
 }
 
-/// Refuses a request that its key cannot pay for.
-async fn check_budget(transaction: &mut Transaction<'static, Sqlite>, begin: &Begin) -> Result<(), Error> {
+/// Refuses a request that its key cannot pay for, or that does not fit into the key's limits.
+async fn check_key(transaction: &mut Transaction<'static, Sqlite>, begin: &Begin) -> Result<(), Error> {
     let row = sqlx::query(
-        "SELECT k.budget_micro, k.spent_nano, k.revoked_at,
+        "SELECT k.budget_micro, k.spent_nano, k.revoked_at, k.limits,
          (SELECT COALESCE(SUM(r.hold_nano), 0) FROM requests r
           WHERE r.key = k.id AND r.state IN ('open', 'interrupted')) AS held
          FROM keys k WHERE k.id = ?",
@@ -256,15 +312,23 @@ async fn check_budget(transaction: &mut Transaction<'static, Sqlite>, begin: &Be
     if row.try_get::<Option<i64>, _>("revoked_at")?.is_some() {
         return Err(Error::BadKey);
     }
-    let Some(budget) = row.try_get::<Option<i64>, _>("budget_micro")? else {
-        return Ok(());
-    };
-    let used = u128::from(from_sql(row.try_get("spent_nano")?)) + u128::from(from_sql(row.try_get("held")?));
-    let left = MicroDollars::new(from_sql(budget))
-        .to_nano()
-        .saturating_sub(NanoDollars(used));
-    if begin.hold > left {
-        return Err(budget_error(begin.hold, left));
+    if let Some(budget) = row.try_get::<Option<i64>, _>("budget_micro")? {
+        let used = u128::from(from_sql(row.try_get("spent_nano")?)) + u128::from(from_sql(row.try_get("held")?));
+        let left = MicroDollars::new(from_sql(budget))
+            .to_nano()
+            .saturating_sub(NanoDollars(used));
+        if begin.hold > left {
+            return Err(budget_error(begin.hold, left));
+        }
+    }
+    if let Some(limits) = read_json::<Limits>(row.try_get("limits")?)? {
+        let wanted = Use {
+            tokens: begin.hold_units,
+            cost: begin.hold,
+        };
+        uses::forget(transaction, &begin.key).await?;
+        let state = uses::state(transaction, &begin.key).await?;
+        limits::check(&limits, &state, wanted, now()).map_err(Error::LimitReached)?;
     }
     Ok(())
 }
@@ -276,41 +340,4 @@ pub(crate) fn budget_error(needed: NanoDollars, left: NanoDollars) -> Error {
         // Rounded down: what is shown as left can be spent.
         left: MicroDollars::try_from(left.0 / 1_000).unwrap_or(MicroDollars::MAX),
     }
-}
-
-/// Raises the highest total signed on a channel.
-async fn raise(
-    transaction: &mut Transaction<'static, Sqlite>,
-    channel: ChannelId,
-    signed: MicroDollars,
-) -> Result<(), Error> {
-    sqlx::query("UPDATE channels SET signed_micro = MAX(signed_micro, ?), used_at = ? WHERE id = ?")
-        .bind(to_sql(signed.get()))
-        .bind(count_to_sql(now()))
-        .bind(channel.0.to_vec())
-        .execute(&mut **transaction)
-        .await?;
-    Ok(())
-}
-
-/// Ends a request and charges its key, unless that happened before.
-async fn close(
-    transaction: &mut Transaction<'static, Sqlite>,
-    request: RequestId,
-    cost: NanoDollars,
-) -> Result<(), Error> {
-    let done = sqlx::query(
-        "UPDATE requests SET state = 'settled', hold_nano = 0 WHERE id = ? AND state IN ('open', 'interrupted')",
-    )
-    .bind(request.0.to_vec())
-    .execute(&mut **transaction)
-    .await?;
-    if done.rows_affected() == 1 {
-        sqlx::query("UPDATE keys SET spent_nano = spent_nano + ? WHERE id = (SELECT key FROM requests WHERE id = ?)")
-            .bind(to_sql(cost.0))
-            .bind(request.0.to_vec())
-            .execute(&mut **transaction)
-            .await?;
-    }
-    Ok(())
 }

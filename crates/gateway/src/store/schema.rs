@@ -5,7 +5,7 @@ use sqlx::SqlitePool;
 use crate::Error;
 
 /// The version that this software writes.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// What the second version added: when a channel was found closed, in seconds since 1970, because a reorganisation may
 /// open it again; and structures that outlive the process, such as the trail of blocks.
@@ -81,6 +81,22 @@ CREATE TABLE batch_lines (
     UNIQUE (batch, custom_id)
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = 3;
+";
+
+/// What the fourth version added: what a key may use in a stretch of time, what it wants of sellers, and what it used lately.
+const FOURTH: &str = "
+ALTER TABLE keys ADD COLUMN limits TEXT;
+ALTER TABLE keys ADD COLUMN provider TEXT;
+ALTER TABLE requests ADD COLUMN hold_units INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE uses (
+    key TEXT NOT NULL,
+    span INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    units INTEGER NOT NULL,
+    nano INTEGER NOT NULL,
+    PRIMARY KEY (key, span, start)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 4;
 ";
 
 const TABLES: &str = "
@@ -161,9 +177,10 @@ pub(super) async fn prepare(pool: &SqlitePool) -> Result<(), Error> {
         .fetch_one(&mut *transaction)
         .await?;
     let missing: &[&'static str] = match version {
-        0 => &[TABLES, SECOND, THIRD],
-        1 => &[SECOND, THIRD],
-        2 => &[THIRD],
+        0 => &[TABLES, SECOND, THIRD, FOURTH],
+        1 => &[SECOND, THIRD, FOURTH],
+        2 => &[THIRD, FOURTH],
+        3 => &[FOURTH],
         VERSION => &[],
         other => return Err(wrong_version(other)),
     };

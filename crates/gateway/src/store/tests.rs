@@ -6,6 +6,7 @@ use rialto_protocol::{
 };
 
 use super::*;
+use crate::{Limits, limits::Use};
 
 pub(crate) const PRICE: Price = Price {
     input: 100,
@@ -64,6 +65,7 @@ fn request(key: &str, number: u8, idempotency: Option<[u8; 32]>) -> Begin {
         covered_output: 5,
         reserved: NanoDollars(6_000),
         hold: NanoDollars(20_000),
+        hold_units: 110,
         signed: MicroDollars::new(6),
     }
 }
@@ -193,7 +195,9 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
     let (folder, store) = store().await;
     begin(&store, None).await;
     sqlx::raw_sql("DROP TABLE notes; ALTER TABLE channels DROP COLUMN closed_at; DROP TABLE files; DROP TABLE batches; DROP TABLE batch_lines;
-         DROP INDEX receipts_idempotency; ALTER TABLE receipts DROP COLUMN idempotency; PRAGMA user_version = 1")
+         DROP INDEX receipts_idempotency; ALTER TABLE receipts DROP COLUMN idempotency;
+         ALTER TABLE keys DROP COLUMN limits; ALTER TABLE keys DROP COLUMN provider; DROP TABLE uses;
+         ALTER TABLE requests DROP COLUMN hold_units; PRAGMA user_version = 1")
         .execute(&store.writer)
         .await
         .unwrap();
@@ -217,6 +221,10 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
     assert_eq!(store.closed_since(1).await.unwrap()[0].id, id);
     store.set_channel(id, ChannelStatus::Closing, 0).await.unwrap();
     assert!(store.closed_since(0).await.unwrap().is_empty());
+    // What was under way then holds nothing of limits that nobody had set.
+    let key = store.keys().await.unwrap().remove(0);
+    assert!(key.limits.is_empty() && key.provider.is_none());
+    assert_eq!(store.used(&key.id).await.unwrap().held.tokens, 0);
     store.correct_funded(id, MicroDollars::new(3)).await.unwrap();
     assert_eq!(store.channel(id).await.unwrap().unwrap().funded, MicroDollars::new(3));
 }
@@ -228,4 +236,87 @@ async fn what_is_written_goes_past_the_drives_cache() {
         let (set,): (i64,) = sqlx::query_as(pragma).fetch_one(&store.writer).await.unwrap();
         assert_eq!(set, 1, "{pragma}");
     }
+}
+
+fn limits() -> Limits {
+    Limits {
+        tokens_a_minute: Some(150),
+        dollars_a_day: Some(MicroDollars::new(41)),
+        ..Limits::default()
+    }
+}
+
+#[tokio::test]
+async fn limits_reserve_the_most_and_count_what_was_used() {
+    let (_folder, store) = store().await;
+    open_channel(&store).await;
+    let key = store.create_key("k", None).await.unwrap().row.id;
+    assert!(store.set_limits(&key, &limits()).await.unwrap());
+    assert_eq!(store.key(&key).await.unwrap().unwrap().limits, limits());
+    store.begin_request(&request(&key, 1, None)).await.unwrap();
+    let refused = store.begin_request(&request(&key, 2, None)).await;
+    let Err(Error::LimitReached(reached)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!((reached.limit, reached.used.as_str()), ("tokens a minute", "110"));
+    // The receipt is over 12 units and 3,000 nano-dollars; settling it again counts nothing.
+    for _ in 0..2 {
+        store.settle_request(&receipt(1)).await.unwrap();
+        let used = store.used(&key).await.unwrap();
+        assert_eq!(used.held, Use::default());
+        assert_eq!(used.minute[0].used.tokens, 12);
+        assert_eq!(used.day[0].used.cost, NanoDollars(3_000));
+    }
+    // Another process sees it.
+    store.begin_request(&request(&key, 2, None)).await.unwrap();
+    assert_eq!(store.used(&key).await.unwrap().held.tokens, 110);
+    // A request that was forgotten before any work counts nothing.
+    store.forget_request(RequestId([2; 32])).await.unwrap();
+    assert_eq!(store.used(&key).await.unwrap().held.tokens, 0);
+    // Without limits nothing is counted, and nothing refused.
+    assert!(store.set_limits(&key, &Limits::default()).await.unwrap());
+    assert_eq!(store.used(&key).await.unwrap(), Default::default());
+    for number in 3..6 {
+        store.begin_request(&request(&key, number, None)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_a_crash_cut_off_counts_with_its_most_and_once() {
+    let (folder, store) = store().await;
+    open_channel(&store).await;
+    let key = store.create_key("k", None).await.unwrap().row.id;
+    store.set_limits(&key, &limits()).await.unwrap();
+    store.begin_request(&request(&key, 1, None)).await.unwrap();
+    store.close().await;
+    let store = Store::open(&folder.path().join("gateway.db")).await.unwrap();
+    store.interrupt_all().await.unwrap();
+    let used = store.used(&key).await.unwrap();
+    assert_eq!((used.held.tokens, used.minute[0].used.tokens), (0, 110));
+    // No voucher was for more than what was reserved.
+    assert_eq!(used.day[0].used.cost, NanoDollars(6_000));
+    // Its receipt comes late.
+    store.settle_request(&receipt(1)).await.unwrap();
+    store
+        .interrupt_request(RequestId([1; 32]), Usage::default())
+        .await
+        .unwrap();
+    assert_eq!(store.used(&key).await.unwrap(), used);
+    assert_eq!(store.key(&key).await.unwrap().unwrap().spent, NanoDollars(3_000));
+}
+
+#[tokio::test]
+async fn a_provider_object_of_a_key_is_checked_when_it_is_set() {
+    let (_folder, store) = store().await;
+    let key = store.create_key("k", None).await.unwrap().row.id;
+    for wrong in [r#"{"sort":"best"}"#, r#"{"only":["nobody"]}"#, "3"] {
+        let value = serde_json::from_str(wrong).unwrap();
+        assert!(store.set_provider(&key, Some(&value)).await.is_err(), "{wrong}");
+    }
+    let good = serde_json::json!({"sort": "price", "region": "eu"});
+    assert!(store.set_provider(&key, Some(&good)).await.unwrap());
+    assert_eq!(store.key(&key).await.unwrap().unwrap().provider, Some(good));
+    assert!(store.set_provider(&key, None).await.unwrap());
+    assert_eq!(store.key(&key).await.unwrap().unwrap().provider, None);
+    assert!(!store.set_provider("nobody", None).await.unwrap());
 }

@@ -143,6 +143,10 @@ impl Conversation {
         let Some((channel, voucher)) = granted else {
             return Err((Error::Overloaded, Next::Nobody));
         };
+        let most = Usage {
+            input: deal.most_input,
+            output: deal.job.max_output(),
+        };
         let begin = Begin {
             request: deal.request,
             channel: channel.id,
@@ -153,10 +157,8 @@ impl Conversation {
             max_input: deal.most_input,
             covered_output: covered.output,
             reserved: reservation,
-            hold: offer.price.cost(Usage {
-                input: deal.most_input,
-                output: deal.job.max_output(),
-            }),
+            hold: offer.price.cost(most),
+            hold_units: most.input.saturating_add(most.output),
             signed: voucher.cumulative,
         };
         if let Err(error) = desk.store.begin_request(&begin).await {

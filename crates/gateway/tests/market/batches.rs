@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
+use rialto_gateway::OwnServer;
 use rialto_protocol::{Price, Usage};
 use serde_json::{Value, json};
 
@@ -407,4 +408,73 @@ async fn a_restart_in_the_middle_buys_no_line_twice() {
         "{errors:?}"
     );
     world.audit(&batch).await;
+}
+
+#[tokio::test]
+async fn a_batch_waits_while_its_key_is_at_a_limit() {
+    let world = World::new(&[Manner::Honest]).await;
+    let key = world.store().find_key(&world.key).await.unwrap().unwrap().id;
+    let mut limits = rialto_gateway::Limits {
+        tokens_a_minute: Some(200),
+        ..Default::default()
+    };
+    world.store().set_limits(&key, &limits).await.unwrap();
+    let id = world.batch(&lines(30)).await;
+    let some = async {
+        while world.look(&format!("/v1/batches/{id}")).await["request_counts"]["completed"] == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), some).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let batch = world.look(&format!("/v1/batches/{id}")).await;
+    let counts = &batch["request_counts"];
+    assert_eq!(
+        (&batch["status"], &counts["failed"]),
+        (&json!("in_progress"), &json!(0))
+    );
+    assert!(counts["completed"].as_u64().unwrap() <= 10, "{counts}");
+    limits.tokens_a_minute = None;
+    world.store().set_limits(&key, &limits).await.unwrap();
+    let batch = world.ended(&id).await;
+    assert_eq!(
+        batch["request_counts"],
+        json!({"total": 30, "completed": 30, "failed": 0})
+    );
+    assert_eq!(world.balance().await, (30 * cost(10, 10), 0));
+}
+
+#[tokio::test]
+async fn what_stays_at_the_owners_servers_is_not_bought_by_a_batch() {
+    let mut world = World::new(&[Manner::Honest]).await;
+    world.stop().await;
+    // Nothing listens there: and still the market is not asked.
+    let own = OwnServer {
+        root: "http://127.0.0.1:9".into(),
+        key: None,
+        models: [(TALKER.to_owned(), "home".to_owned())].into(),
+        slots: 1,
+        overflow: false,
+    };
+    world.own = vec![own.clone()];
+    world.start().await;
+    let id = world.batch(&lines(2)).await;
+    let batch = world.ended(&id).await;
+    assert_eq!(
+        (batch["request_counts"]["failed"].as_u64(), world.requests()),
+        (Some(2), 0)
+    );
+    let errors = world.read(&batch, "error_file_id").await;
+    assert_eq!(errors["r1"]["response"]["body"]["error"]["param"], "model");
+    world.stop().await;
+
+    world.own = vec![OwnServer { overflow: true, ..own }];
+    world.start().await;
+    let id = world.batch(&lines(2)).await;
+    let batch = world.ended(&id).await;
+    assert_eq!(
+        (batch["request_counts"]["completed"].as_u64(), world.requests()),
+        (Some(2), 2)
+    );
+    world.stop().await;
 }

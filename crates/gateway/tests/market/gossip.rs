@@ -21,8 +21,12 @@ use rialto_protocol::{
 };
 use tokio::task::JoinHandle;
 
+use reqwest::StatusCode;
+use serde_json::json;
+
 use super::{
-    seller::{CHUNK, PRICE, PUBLISHER, domain, manifest},
+    World,
+    seller::{CHUNK, Manner, PRICE, PUBLISHER, domain, manifest},
     session, wallet,
 };
 
@@ -114,6 +118,7 @@ impl Line {
             store: self.store(number),
             listen: "127.0.0.1:0".parse().unwrap(),
             meeting,
+            own: Vec::new(),
             config,
         });
         (gateway.await.unwrap(), peer)
@@ -298,4 +303,16 @@ async fn what_is_forged_unstaked_stale_or_too_much_is_not_passed_on() {
     assert!(line.gateways.iter().all(|gateway| gateway.book().len() == 1));
     assert!(!listening.is_finished(), "it was told what is false");
     line.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_on_sale_before_a_restart_is_bought_at_once_after_it() {
+    let mut world = World::new(&[Manner::Honest]).await;
+    world.stop().await;
+    // It meets nobody, and does not wait for anybody.
+    let gateway = world.open(Vec::new()).await;
+    assert_eq!(gateway.book().len(), 3);
+    world.gateway = Some(gateway);
+    assert_eq!(world.chat(json!({})).await.0, StatusCode::OK);
+    world.stop().await;
 }

@@ -13,6 +13,8 @@ mod batches;
 mod failover;
 mod gossip;
 mod hostile;
+mod limits;
+mod own;
 mod retries;
 mod seller;
 mod tools;
@@ -21,13 +23,13 @@ mod words;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use reqwest::{Client, StatusCode};
-use rialto_gateway::{Config, Gateway, Parts, Store, store::ChannelStatus};
+use rialto_gateway::{Config, Gateway, OwnServer, Parts, Store, store::ChannelStatus};
 use rialto_network::{Node, NodeConfig};
 use rialto_protocol::{
     Address, ChannelParams, MicroDollars, NanoDollars, SigningKey,
     job::{AnswerFormat, Job, ToolChoice},
     manifest::TaskKind,
-    ticket::Contracts,
+    ticket::{Contracts, Peer},
     wire::RefusalCode,
 };
 use rialto_settlement::{Chain, Wallet};
@@ -46,6 +48,8 @@ struct World {
     window: u64,
     /// How long a purchase waits for a client that retries.
     retry_pause_ms: u64,
+    /// The owner's own servers.
+    own: Vec<OwnServer>,
 }
 
 fn session() -> SigningKey {
@@ -105,6 +109,7 @@ impl World {
             sellers,
             window: 24 * 3_600,
             retry_pause_ms: 60_000,
+            own: Vec::new(),
         };
         world.start().await;
         world
@@ -115,6 +120,17 @@ impl World {
     }
 
     async fn start(&mut self) {
+        let gateway = self
+            .open(self.sellers.iter().map(|seller| seller.peer()).collect())
+            .await;
+        while gateway.book().len() < 3 * self.sellers.len() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.gateway = Some(gateway);
+    }
+
+    /// A gateway on the world's store that meets these.
+    async fn open(&self, meeting: Vec<Peer>) -> Gateway {
         let secret: [u8; 32] = std::array::from_fn(|index| u8::try_from(index).unwrap() ^ 0x5a);
         let node = Node::bind(NodeConfig {
             secret: zeroize::Zeroizing::new(secret),
@@ -141,14 +157,11 @@ impl World {
             domain: domain(),
             store: self.path(),
             listen: "127.0.0.1:0".parse().unwrap(),
-            meeting: self.sellers.iter().map(|seller| seller.peer()).collect(),
+            meeting,
+            own: self.own.clone(),
             config,
         });
-        let gateway = gateway.await.unwrap();
-        while gateway.book().len() < 3 * self.sellers.len() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        self.gateway = Some(gateway);
+        gateway.await.unwrap()
     }
 
     async fn stop(&mut self) {
@@ -182,7 +195,8 @@ impl World {
 
     /// Spent and held by the key.
     async fn balance(&self) -> (u128, u128) {
-        let row = self.store().find_key(&self.key).await.unwrap().unwrap();
+        let id = self.key.split('-').nth(1).unwrap();
+        let row = self.store().key(id).await.unwrap().unwrap();
         (row.spent.0, row.held.0)
     }
 }

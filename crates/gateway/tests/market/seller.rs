@@ -203,10 +203,12 @@ impl Seller {
                             listens: false,
                             contacts: Vec::new(),
                         },
-                        OffersRequest::Announce(_) | OffersRequest::Relay(_) => OffersResponse::Noted {
-                            accepted: 0,
-                            complaint: None,
-                        },
+                        OffersRequest::Announce(_) | OffersRequest::Relay(_) | OffersRequest::Begin(_) => {
+                            OffersResponse::Noted {
+                                accepted: 0,
+                                complaint: None,
+                            }
+                        }
                     };
                     // Whoever asked may be gone.
                     drop(call.answer(&response).await);

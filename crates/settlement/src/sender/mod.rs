@@ -21,6 +21,7 @@ use alloy::{
     primitives::{Address as EvmAddress, B256, Bytes, Signature, TxKind, U64, U256, keccak256},
     rpc::types::{TransactionInput, TransactionReceipt, TransactionRequest},
 };
+use futures::{FutureExt as _, future::BoxFuture};
 use rialto_protocol::{Address, Digest, SigningKey};
 use tokio::sync::Mutex;
 
@@ -95,7 +96,18 @@ impl Sender {
     ///
     /// `Unreachable`, `Reverted` before a block, `InsufficientFunds`, `TooExpensive` and `Rejected` mean that it was
     /// not sent, or that another transaction took its nonce in a block.
-    pub(crate) async fn send(&self, to: TxKind, input: Bytes, value: U256) -> Result<TransactionReceipt, Error> {
+    ///
+    /// The future is boxed: what it calls is then compiled here, once, and not in every program that sends something.
+    pub(crate) fn send(
+        &self,
+        to: TxKind,
+        input: Bytes,
+        value: U256,
+    ) -> BoxFuture<'_, Result<TransactionReceipt, Error>> {
+        self.see_through(to, input, value).boxed()
+    }
+
+    async fn see_through(&self, to: TxKind, input: Bytes, value: U256) -> Result<TransactionReceipt, Error> {
         let content = Content { to, input, value };
         for _ in 0..LOSSES {
             let mut flight = self.launch(&content).await?;

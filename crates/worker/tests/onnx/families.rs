@@ -1,4 +1,5 @@
-//! A model of every family, made by `make.py`, with the outputs of Python's onnxruntime: the same bits here.
+//! A model of every family, made by `make.py`, with the outputs of Python's onnxruntime: the same bits here, on a processor
+//! for which ONNX Runtime takes the kernels that it took there.
 
 use std::path::{Path, PathBuf};
 
@@ -104,13 +105,60 @@ fn tensor(value: &Value) -> Tensor {
     }
 }
 
+/// The fixtures were made with AVX-512. Without it the Runtime adds in another order, and the last bits differ.
+fn has_the_kernels_of_the_fixtures() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+fn assert_those_of_python(name: &str, found: &[Tensor], expected: &[Tensor]) {
+    if has_the_kernels_of_the_fixtures() {
+        assert_eq!(found, expected, "{name}: not the same bits as Python's");
+        return;
+    }
+    assert_eq!(found.len(), expected.len(), "{name}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(
+            (&found.name, found.datatype, &found.shape),
+            (&expected.name, expected.datatype, &expected.shape),
+            "{name}"
+        );
+        assert!(close(found, expected), "{name}: {found:?} for {expected:?}");
+    }
+}
+
+/// Whether floating-point numbers differ by no more than a few roundings, and all others by nothing.
+fn close(found: &Tensor, expected: &Tensor) -> bool {
+    let near = |(found, expected): (f64, f64)| (found - expected).abs() <= 1e-5 * expected.abs().max(1.0);
+    match expected.datatype {
+        Datatype::Fp32 => singles(found).zip(singles(expected)).all(near),
+        Datatype::Fp64 => doubles(found).zip(doubles(expected)).all(near),
+        _ => found.data == expected.data,
+    }
+}
+
+fn singles(tensor: &Tensor) -> impl Iterator<Item = f64> {
+    tensor
+        .data
+        .as_chunks()
+        .0
+        .iter()
+        .map(|bytes| f32::from_le_bytes(*bytes).into())
+}
+
+fn doubles(tensor: &Tensor) -> impl Iterator<Item = f64> {
+    tensor.data.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes))
+}
+
 #[tokio::test]
 async fn every_family_gives_the_bits_of_python() {
     for name in FAMILIES {
         let case = case(name);
         let engine = load_here(&case.manifest, &folder(), &options()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let found = tensors(&engine, predict(case.given, &[])).await;
-        assert_eq!(found, case.expected, "{name}");
+        assert_those_of_python(name, &found, &case.expected);
     }
 }
 
@@ -122,7 +170,7 @@ async fn every_family_gives_them_in_a_worker_too() {
         let engine = rialto_engine::load(&case.manifest, &folder(), &options).await;
         let engine = engine.unwrap_or_else(|error| panic!("{name}: {error}"));
         let found = tensors(engine.as_ref(), predict(case.given, &[])).await;
-        assert_eq!(found, case.expected, "{name}");
+        assert_those_of_python(name, &found, &case.expected);
     }
 }
 
@@ -137,7 +185,11 @@ async fn sequences_of_any_length_go_through_a_recurrent_model() {
         shorter.data.truncate(whole.data.len() / 9 * steps as usize);
         let found = tensors(&engine, predict(vec![shorter], &[])).await;
         assert_eq!(found[0].shape, [2, 4]);
-        assert_eq!(found == case.expected, steps == 9, "the steps must count");
+        assert_eq!(
+            found[0].shape == case.expected[0].shape && close(&found[0], &case.expected[0]),
+            steps == 9,
+            "the steps must count"
+        );
     }
 }
 

@@ -1,16 +1,9 @@
 //! Stake in and out, what is taken of it, and royalties that change: on anvil and on the development chain.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test ends where it cannot go on"
-)]
+#![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
-mod anvil;
-mod node;
-
-use anvil::{NOBODY, ROYALTY_BPS, key, manifest, rich, usd};
-use node::Node;
+use crate::anvil::{NOBODY, ROYALTY_BPS, key, manifest, rich, usd};
+use crate::node::Node;
 use rialto_protocol::{
     Address, ChannelId, Digest, MicroDollars, ModelId, NanoDollars, NodeKey, Receipt, ReceiptStatus, ReceiptsHead,
     Region, RequestId, SignedReceipt, SigningKey, Usage,

@@ -2,9 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
-mod anvil;
-
-use anvil::{CHALLENGE, FEE_BPS, Market, NOBODY, ROYALTY_BPS, key, manifest, usd};
+use crate::anvil::{CHALLENGE, FEE_BPS, Market, NOBODY, ROYALTY_BPS, key, manifest, usd};
 use rialto_protocol::{
     ChannelParams, Digest, MicroDollars, NodeKey, ReceiptsHead, Region, Signature, SignedVoucher, Voucher,
     channel::{ChannelState, Split},

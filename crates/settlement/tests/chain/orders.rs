@@ -1,17 +1,10 @@
 //! Orders that are signed here and sent by somebody else: the contracts accept exactly what was signed, once, and the
 //! payer never has a coin. On anvil and on the development chain.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test ends where it cannot go on"
-)]
+#![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
-mod anvil;
-mod node;
-
-use anvil::{CHALLENGE, key, manifest, options, rich, usd};
-use node::Node;
+use crate::anvil::{CHALLENGE, key, manifest, options, rich, usd};
+use crate::node::Node;
 use rialto_protocol::{ChannelParams, MicroDollars, channel::ChannelState, order::Order, order::SignedOrder};
 use rialto_settlement::{Chain, Error, Funds, Wallet, deploy, fund_native};
 

@@ -1,6 +1,5 @@
 //! A real chain for the tests: anvil on a free port, ended with the test.
 
-#![expect(dead_code, reason = "each test file uses its part")]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -2,18 +2,16 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where it cannot go on")]
 
-mod market;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use market::{CHUNK, Market, config, usd};
+use crate::market::{Buyer, CHUNK, End, Market, PATIENCE, config, usd};
 use rialto_engine::SimulatedConfig;
 use rialto_protocol::{
-    Address, ChannelParams, ModelId, SigningKey,
+    Address, ChannelParams, ModelId, NanoDollars, SigningKey,
     order::SignedOrder,
     wire::{OffersRequest, OffersResponse, Refusal, RefusalCode},
 };
-use rialto_provider::{Config, RelayPolicy};
+use rialto_provider::{Config, Provider, RelayPolicy};
 use rialto_settlement::{Funds, Wallet};
 
 /// The least that a channel must hold here.
@@ -147,5 +145,120 @@ async fn one_payer_cannot_spend_the_providers_coins_without_end() {
         }
     }
     assert_eq!(relayed, 2);
+    provider.shutdown().await;
+}
+
+/// What is lent in these tests: a chunk costs 50,000 nano-dollars and its input a little.
+const CREDIT: u64 = 400;
+
+/// What the channels hold that are lent on.
+const AMOUNT: u64 = 1_000 * CHUNK;
+
+fn lending() -> Config {
+    let mut config = relaying(100);
+    (config.relay.credit, config.relay.credit_in_all) = (usd(CREDIT), usd(CREDIT + 1));
+    config
+}
+
+async fn begin(market: &Market, buyer: &Buyer, payer: &Wallet, amount: u64, later: u64) -> OffersResponse {
+    let params = buyer.account.params();
+    let funds = match payer.address() == market.buyer.address() {
+        true => Funds::FreeBalance,
+        false => Funds::Account,
+    };
+    let order = payer
+        .sign_open(params, usd(amount), funds, soon() + later)
+        .await
+        .unwrap();
+    let request = OffersRequest::Begin(Box::new(order));
+    buyer.node.offers(&buyer.to, &request).await.unwrap()
+}
+
+/// A buyer whose order is with the seller while blocks are held back.
+async fn begun() -> (Market, Provider, Buyer) {
+    let market = Market::open(SimulatedConfig::default()).await;
+    let (provider, peer) = market.sell(&market.store(), lending()).await;
+    let buyer = market.spender(market.params(1), AMOUNT, peer).await;
+    market.anvil.rpc("evm_setAutomine", &["false"]);
+    let begun = begin(&market, &buyer, &market.buyer, AMOUNT, 0).await;
+    assert_eq!(begun, OffersResponse::Begun { credit: usd(CREDIT) });
+    (market, provider, buyer)
+}
+
+#[tokio::test]
+async fn a_channel_is_worked_for_before_its_block_up_to_what_is_lent() {
+    let (market, provider, mut buyer) = begun().await;
+    let peer = buyer.to.clone();
+    let receipt = buyer.whole(CHUNK).await.receipt().receipt;
+    assert!(receipt.cost > NanoDollars::ZERO);
+    assert!(
+        !market
+            .chain
+            .channel(buyer.account.params().id())
+            .await
+            .unwrap()
+            .is_open()
+    );
+    // More than what is lent has to wait for the block; the buyer is told, and owes nothing for it.
+    let refused = loop {
+        match buyer.whole(CHUNK).await {
+            End::Finished { .. } => assert!(buyer.account.signed() <= usd(CREDIT)),
+            End::Refused(refusal) => break refusal,
+        }
+    };
+    assert_eq!(refused.code, RefusalCode::ChannelExhausted, "{refused}");
+    let claimed = provider.redeem_now().await.unwrap();
+    assert!(
+        claimed.is_empty(),
+        "a channel that is not there was claimed: {claimed:?}"
+    );
+    market.anvil.rpc("evm_setAutomine", &["true"]);
+    market.anvil.rpc("evm_mine", &[]);
+    let paid = async {
+        while buyer.account.spent() <= usd(CREDIT).to_nano() {
+            if matches!(buyer.whole(CHUNK).await, End::Refused(_)) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, paid).await.unwrap();
+    // The same channel is not begun twice, and the next one is lent to again.
+    refusal(begin(&market, &buyer, &market.buyer, AMOUNT, 0).await);
+    let next = market.spender(market.params(2), AMOUNT, peer).await;
+    let begun = begin(&market, &next, &market.buyer, AMOUNT, 0).await;
+    assert_eq!(begun, OffersResponse::Begun { credit: usd(CREDIT) });
+    provider.shutdown().await;
+}
+
+#[tokio::test]
+async fn whose_order_fails_is_worked_for_no_more() {
+    let (market, provider, mut buyer) = begun().await;
+    let peer = buyer.to.clone();
+    // It is too late when its block comes.
+    market.anvil.rpc("evm_increaseTime", &["700"]);
+    market.anvil.rpc("evm_mine", &[]);
+    market.anvil.rpc("evm_setAutomine", &["true"]);
+    let refused = async {
+        loop {
+            match buyer.whole(1).await {
+                End::Refused(refusal) => return refusal,
+                End::Finished { .. } => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    };
+    let refused = tokio::time::timeout(PATIENCE, refused).await.unwrap();
+    assert_eq!(refused.code, RefusalCode::UnknownChannel, "{refused}");
+    let next = market.spender(market.params(2), AMOUNT, peer.clone()).await;
+    let refused = refusal(begin(&market, &next, &market.buyer, AMOUNT, 700).await);
+    assert_eq!(refused.code, RefusalCode::Busy, "{refused}");
+    // Another one is lent what is left of all; who pays with an account waits as well as it can.
+    let payer = pauper(&market).await;
+    let params = ChannelParams {
+        payer: payer.address(),
+        ..market.params(3)
+    };
+    let other = market.spender(params, 1, peer).await;
+    let begun = begin(&market, &other, &payer, LEAST, 700).await;
+    assert_eq!(begun, OffersResponse::Begun { credit: usd(1) });
     provider.shutdown().await;
 }

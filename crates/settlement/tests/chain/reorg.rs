@@ -2,11 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
-mod anvil;
-
 use std::collections::BTreeSet;
 
-use anvil::{Anvil, CHALLENGE, FEE_BPS, Market, ROYALTY_BPS, usd};
+use crate::anvil::{Anvil, CHALLENGE, FEE_BPS, Market, ROYALTY_BPS, usd};
 use proptest::{
     prelude::*,
     strategy::ValueTree,

@@ -2,11 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
-mod market;
-
 use std::time::Duration;
 
-use market::{Buyer, CHUNK, End, Market, PRICE, config, job, until, usd};
+use crate::market::{Buyer, CHUNK, End, Market, PRICE, config, job, until, usd};
 use rialto_engine::SimulatedConfig;
 use rialto_protocol::{
     ChannelId, ReceiptStatus, ReceiptsHead, RequestId, SigningKey, Usage, Voucher,

@@ -2,11 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
-mod market;
-
 use std::time::Duration;
 
-use market::{End, Market, NEVER, PRICE, config, until, usd};
+use crate::market::{End, Market, NEVER, PRICE, config, job, until, usd};
 use rialto_engine::SimulatedConfig;
 use rialto_protocol::{
     Price, ReceiptStatus, Usage,
@@ -112,7 +110,7 @@ async fn a_request_that_left_no_trace_is_settled_over_nothing() {
     let market = Market::open(SimulatedConfig::default()).await;
     let (provider, peer) = market.sell(&market.store(), config()).await;
     let mut buyer = market.buyer(1, FUNDED, peer).await;
-    let lost = buyer.request(market::job(10));
+    let lost = buyer.request(job(10));
     buyer.account.interrupt(lost.id, Usage::default()).unwrap();
     let receipt = buyer.whole(10).await.receipt().receipt;
     assert_eq!(receipt.sequence, 2);
@@ -180,7 +178,7 @@ async fn a_price_that_was_offered_holds_after_a_crash_and_a_rise() {
     buyer.to = peer;
     let receipt = buyer.whole(10).await.receipt().receipt;
     assert_eq!(receipt.cost, PRICE.cost(receipt.usage), "billed at what was offered");
-    let mut cheap = buyer.request(market::job(10));
+    let mut cheap = buyer.request(job(10));
     cheap.price.output -= 1;
     let mut call = buyer.send(cheap).await;
     let refusal = buyer.read(&mut call, u64::MAX).await.unwrap().refusal();

@@ -2,14 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where it cannot go on")]
 
-mod anvil;
-#[expect(dead_code, reason = "other tests use the rest")]
-mod proxy;
-
 use std::{collections::BTreeSet, time::Duration};
 
-use anvil::{Anvil, NOBODY, key};
-use proxy::Proxy;
+use crate::anvil::{Anvil, NOBODY, key};
+use crate::proxy::Proxy;
 use rialto_protocol::{Address, Digest, ticket::Contracts};
 use rialto_settlement::{Chain, Error, Options, Wallet};
 use serde_json::{Value, json};

@@ -2,13 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
-mod anvil;
-mod proxy;
-
 use std::time::Duration;
 
-use anvil::{Anvil, NOBODY, key, rich};
-use proxy::{Mode, Proxy};
+use crate::anvil::{Anvil, NOBODY, key, rich};
+use crate::proxy::{Mode, Proxy};
 use rialto_protocol::{Address, Digest, ticket::Contracts};
 use rialto_settlement::{Chain, Error, Options, Wallet};
 use serde_json::json;

@@ -1,5 +1,11 @@
 //! A chain of either kind, so that one test runs on both.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where it cannot go on"
+)]
+
 use rialto_devchain::{Config, DEFAULT_CHAIN_ID, Devchain};
 use serde_json::{Value, json};
 

@@ -1,7 +1,11 @@
 //! A seller over real QUIC, a real chain and a buyer that keeps its own ledger, for the stories beside this folder.
 
-#![expect(dead_code, reason = "each test file uses its part")]
-#![expect(clippy::expect_used, clippy::panic, reason = "a test ends where it cannot go on")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends where it cannot go on"
+)]
 
 use std::{
     io::{BufRead, BufReader},
@@ -281,6 +285,11 @@ impl Market {
     pub(crate) async fn buyer(&self, salt: u128, funded: u64, to: Peer) -> Buyer {
         let params = self.params(salt);
         self.buyer.open(&params, usd(funded)).await.unwrap();
+        self.spender(params, funded, to).await
+    }
+
+    /// A buyer that spends so much of a channel.
+    pub(crate) async fn spender(&self, params: ChannelParams, funded: u64, to: Peer) -> Buyer {
         Buyer {
             node: node().await,
             account: BuyerAccount::new(params, usd(funded)),

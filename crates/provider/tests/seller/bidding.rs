@@ -2,11 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where it cannot go on")]
 
-mod market;
-
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use market::{CHUNK, End, Market, PRICE, config};
+use crate::market::{CHUNK, End, Market, PRICE, config};
 use rialto_engine::SimulatedConfig;
 use rialto_network::Node;
 use rialto_protocol::{

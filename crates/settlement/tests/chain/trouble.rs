@@ -1,8 +1,6 @@
 //! Nodes that go away, dawdle, or serve another chain, and many senders at once.
 
-mod anvil;
-
-use anvil::{Anvil, Market, key, options, rich, usd};
+use crate::anvil::{Anvil, Market, key, options, rich, usd};
 use rialto_protocol::{Address, ReceiptsHead, Voucher, claim::Claim, ticket::Contracts};
 use rialto_settlement::{Chain, Error, Options, Wallet, deploy, ensure_deployed};
 use serde_json::json;
