@@ -17,7 +17,7 @@ use rialto_protocol::{
     offer::Offer,
     output::ResponseHasher,
     ticket::Peer,
-    wire::{BuyerFrame, OffersRequest, OffersResponse, Refusal, SellerFrame, TradeRequest, proof_digest},
+    wire::{BuyerFrame, OffersRequest, OffersResponse, Refusal, SellerFrame, TradeRequest, delegation_digest},
 };
 use rialto_settlement::{Chain, Wallet};
 use zeroize::Zeroizing;
@@ -185,9 +185,9 @@ impl Shared {
             price: self.offer.price,
             statement: account.statement(),
             voucher: voucher.sign(&self.domain, &self.session),
-            proof: self
+            delegation: self
                 .session
-                .sign(&proof_digest(&self.domain, channel.id(), job.hash(id))),
+                .sign(&delegation_digest(&self.domain, channel.id(), self.node.caller())),
             patience_ms: u64::try_from(patience.as_millis())?,
             job,
         })

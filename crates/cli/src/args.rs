@@ -387,6 +387,9 @@ pub(crate) struct Chat {
     /// Only sellers in this region.
     #[arg(long)]
     pub(crate) region: Option<String>,
+    /// Ask a second seller as well when nothing came for so long; what the slower one did is paid too.
+    #[arg(long, value_name = "MILLISECONDS")]
+    pub(crate) hedge_after: Option<u64>,
     /// Say why the request went where it went, on standard error.
     #[arg(long)]
     pub(crate) explain: bool,

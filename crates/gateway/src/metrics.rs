@@ -46,6 +46,7 @@ pub(crate) struct Metrics {
     pub(crate) cost_each: Histogram,
     pub(crate) disputes: Counter,
     pub(crate) failovers: Counter,
+    pub(crate) hedges: Counter,
     pub(crate) offers: Gauge,
     pub(crate) active: Gauge,
     pub(crate) replays: Counter,
@@ -66,6 +67,7 @@ impl Metrics {
             cost_each: Histogram::new(exponential_buckets(1_000.0, 4.0, 14)),
             disputes: Counter::default(),
             failovers: Counter::default(),
+            hedges: Counter::default(),
             offers: Gauge::default(),
             active: Gauge::default(),
             replays: Counter::default(),
@@ -110,6 +112,11 @@ impl Metrics {
             "rialto_gateway_failovers",
             "Answers that another seller went on with",
             self.failovers.clone(),
+        );
+        registry.register(
+            "rialto_gateway_hedges",
+            "Requests for which a second seller was asked as well",
+            self.hedges.clone(),
         );
         registry.register("rialto_gateway_offers", "Offers in the book", self.offers.clone());
         registry.register(

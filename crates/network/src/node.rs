@@ -113,6 +113,11 @@ impl Node {
         NodeKey(*self.endpoint.id().as_bytes())
     }
 
+    /// The key that peers see when this node calls them: that of the endpoint that dials, made anew at each start.
+    pub fn caller(&self) -> NodeKey {
+        NodeKey(*self.dialer.id().as_bytes())
+    }
+
     /// The key, the addresses at which the node listens, and the relay at which it can be reached.
     pub fn peer(&self) -> Peer {
         let mut addresses: Vec<_> = self.endpoint.addr().ip_addrs().copied().collect();

@@ -8,18 +8,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Address, ChannelParams, Digest, Domain, MicroDollars, Signature, SigningKey,
-    hash::{Words, keccak256},
+    eip712::{DOMAIN_TYPE, Type},
+    hash::keccak256,
     signature::SignatureError,
 };
 
-const TOKEN_DOMAIN_TYPE: &str = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
-const OPEN_TYPE: &str =
-    "Open(address payer,address signer,address provider,bytes32 modelId,uint96 salt,uint96 amount,uint256 deadline)";
-const REQUEST_CLOSE_TYPE: &str = "RequestClose(bytes32 channelId,uint256 nonce,uint256 deadline)";
-const WITHDRAW_TYPE: &str = "Withdraw(address payer,uint96 amount,uint256 nonce,uint256 deadline)";
-const DEPOSIT_TYPE: &str = "Deposit(address payer,bytes32 salt)";
-const RECEIVE_TYPE: &str = "ReceiveWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 \
-                            validBefore,bytes32 nonce)";
+static OPEN: Type = Type::new(
+    "Open(address payer,address signer,address provider,bytes32 modelId,uint96 salt,uint96 amount,uint256 deadline)",
+);
+static REQUEST_CLOSE: Type = Type::new("RequestClose(bytes32 channelId,uint256 nonce,uint256 deadline)");
+static WITHDRAW: Type = Type::new("Withdraw(address payer,uint96 amount,uint256 nonce,uint256 deadline)");
+static DEPOSIT: Type = Type::new("Deposit(address payer,bytes32 salt)");
+static RECEIVE: Type = Type::new(
+    "ReceiveWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 \
+                            validBefore,bytes32 nonce)",
+);
 
 /// Most bytes of a token's name or version; longer ones are no stablecoin's.
 pub const MAX_TOKEN_NAME: usize = 64;
@@ -40,8 +43,8 @@ pub struct TokenDomain {
 impl TokenDomain {
     /// The domain separator of EIP-712.
     pub fn separator(&self) -> [u8; 32] {
-        Words::new()
-            .right(&keccak256(&[TOKEN_DOMAIN_TYPE.as_bytes()]))
+        DOMAIN_TYPE
+            .words()
             .right(&keccak256(&[self.name.as_bytes()]))
             .right(&keccak256(&[self.version.as_bytes()]))
             .uint(self.chain_id.into())
@@ -153,9 +156,9 @@ impl Order {
 
     /// The digest that the payer signs.
     pub fn digest(&self, domain: &Domain, token: &TokenDomain) -> Digest {
-        let words = |name: &str| Words::new().right(&keccak256(&[name.as_bytes()]));
         let receive = |from: Address, amount: MicroDollars, valid_before: u64, nonce: [u8; 32]| {
-            let authorization = words(RECEIVE_TYPE)
+            let authorization = RECEIVE
+                .words()
                 .left(&from.0)
                 .left(&domain.escrow.0)
                 .uint(amount.get())
@@ -170,7 +173,8 @@ impl Order {
                 amount,
                 deadline,
             } => {
-                let open = words(OPEN_TYPE)
+                let open = OPEN
+                    .words()
                     .left(&channel.payer.0)
                     .left(&channel.signer.0)
                     .left(&channel.provider.0)
@@ -196,7 +200,8 @@ impl Order {
                 nonce,
                 deadline,
             } => {
-                let close = words(REQUEST_CLOSE_TYPE)
+                let close = REQUEST_CLOSE
+                    .words()
                     .right(&channel.id().0)
                     .uint((*nonce).into())
                     .uint((*deadline).into());
@@ -208,7 +213,8 @@ impl Order {
                 nonce,
                 deadline,
             } => {
-                let withdraw = words(WITHDRAW_TYPE)
+                let withdraw = WITHDRAW
+                    .words()
                     .left(&payer.0)
                     .uint(amount.get())
                     .uint((*nonce).into())
@@ -230,10 +236,7 @@ impl Order {
 
 /// The nonce of the authorization of a deposit: an authorization for a channel has the channel's id instead.
 pub fn deposit_nonce(payer: Address, salt: Digest) -> Digest {
-    let nonce = Words::new()
-        .right(&keccak256(&[DEPOSIT_TYPE.as_bytes()]))
-        .left(&payer.0)
-        .right(&salt.0);
+    let nonce = DEPOSIT.words().left(&payer.0).right(&salt.0);
     Digest(nonce.keccak())
 }
 

@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Address, ChannelId, Digest, Domain, ModelId, NanoDollars, ReceiptsHead, Region, RequestId, Signature, SigningKey,
-    Usage,
-    hash::{Words, keccak256},
-    signature::SignatureError,
+    Usage, eip712::Type, hash::keccak256, signature::SignatureError,
 };
 
-const TYPE: &str = "Receipt(bytes32 channelId,uint64 sequence,bytes32 requestId,bytes32 modelId,bytes32 requestHash,\
+static TYPE: Type = Type::new(
+    "Receipt(bytes32 channelId,uint64 sequence,bytes32 requestId,bytes32 modelId,bytes32 requestHash,\
 bytes32 responseHash,uint64 inputUnits,uint64 outputUnits,uint128 costNano,uint128 totalNano,uint8 status,\
-uint64 finishedAt,bytes8 region,uint64 energyMillijoules,bytes32 fingerprintRoot,bytes32 previousHead)";
+uint64 finishedAt,bytes8 region,uint64 energyMillijoules,bytes32 fingerprintRoot,bytes32 previousHead)",
+);
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,8 +67,7 @@ pub struct Receipt {
 impl Receipt {
     /// `hashStruct` of EIP-712.
     pub fn struct_hash(&self) -> [u8; 32] {
-        Words::new()
-            .right(&keccak256(&[TYPE.as_bytes()]))
+        TYPE.words()
             .right(&self.channel.0)
             .uint(self.sequence.into())
             .right(&self.request.0)

@@ -3,12 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, ChannelId, Digest, Domain, MicroDollars, PublicKey, ReceiptsHead, Signature, SigningKey,
-    hash::{Words, keccak256},
+    Address, ChannelId, Digest, Domain, MicroDollars, PublicKey, ReceiptsHead, Signature, SigningKey, eip712::Type,
     signature::SignatureError,
 };
 
-const TYPE: &str = "Voucher(bytes32 channelId,uint96 cumulative,bytes32 receiptsHead)";
+static TYPE: Type = Type::new("Voucher(bytes32 channelId,uint96 cumulative,bytes32 receiptsHead)");
 
 /// "Of this channel you may take this much in all, and this is what I received for it."
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +23,7 @@ pub struct Voucher {
 impl Voucher {
     /// `hashStruct` of EIP-712.
     pub fn struct_hash(&self) -> [u8; 32] {
-        Words::new()
-            .right(&keccak256(&[TYPE.as_bytes()]))
+        TYPE.words()
             .right(&self.channel.0)
             .uint(self.cumulative.get())
             .right(&self.receipts_head.0)
@@ -95,7 +93,7 @@ impl VoucherVerifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::proof_digest;
+    use crate::{NodeKey, wire::delegation_digest};
 
     #[test]
     fn a_verifier_accepts_the_session_key_alone() {
@@ -127,20 +125,20 @@ mod tests {
     }
 
     #[test]
-    fn a_proof_holds_for_its_own_channel_and_request_alone() {
+    fn a_delegation_holds_for_its_own_channel_and_node_alone() {
         let domain = Domain {
             chain_id: 31_337,
             escrow: Address([3; 20]),
         };
         let key = SigningKey::from_bytes(&[1; 32]).unwrap();
-        let digest = |channel, request| proof_digest(&domain, ChannelId([channel; 32]), Digest([request; 32]));
-        let proof = key.sign(&digest(5, 6));
+        let digest = |channel, node| delegation_digest(&domain, ChannelId([channel; 32]), NodeKey([node; 32]));
+        let delegation = key.sign(&digest(5, 6));
         // Whether or not the key is known yet.
         let mut verifier = VoucherVerifier::new(domain, key.address());
         for _ in 0..2 {
-            assert!(verifier.verify_digest(&digest(4, 6), &proof).is_err());
-            assert!(verifier.verify_digest(&digest(5, 7), &proof).is_err());
-            verifier.verify_digest(&digest(5, 6), &proof).unwrap();
+            assert!(verifier.verify_digest(&digest(4, 6), &delegation).is_err());
+            assert!(verifier.verify_digest(&digest(5, 7), &delegation).is_err());
+            verifier.verify_digest(&digest(5, 6), &delegation).unwrap();
         }
     }
 }

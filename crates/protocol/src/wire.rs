@@ -7,9 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ChannelId, ChannelParams, Digest, Domain, MicroDollars, Price, RequestId, Signature, SignedReceipt, SignedVoucher,
+    ChannelId, ChannelParams, Digest, Domain, MicroDollars, NodeKey, Price, RequestId, Signature, SignedReceipt,
+    SignedVoucher,
     account::Statement,
-    hash::{Words, keccak256},
+    eip712::Type,
     job::Job,
     offer::Announcement,
     order::SignedOrder,
@@ -62,25 +63,21 @@ pub struct TradeRequest {
     pub statement: Statement,
     /// Pays for the input, as the buyer estimates it, and the first chunk.
     pub voucher: SignedVoucher,
-    /// The session key's signature over this request ([`proof_digest`]): vouchers become public once they are redeemed,
-    /// so that holding one proves nothing.
-    pub proof: Signature,
+    /// The session key's signature that the calling node may use the channel ([`delegation_digest`]): vouchers become
+    /// public once they are redeemed, so that holding one proves nothing. Which node calls, the connection proves; so one
+    /// signature does for all requests of a node, and a seller verifies it once.
+    pub delegation: Signature,
     /// Milliseconds until the buyer wants to see something: a seller that cannot begin by then refuses at once, before
     /// any work, and says when it could.
     pub patience_ms: u64,
 }
 
-const REQUEST_TYPE: &str = "TradeRequest(bytes32 channelId,bytes32 requestHash)";
+static DELEGATION: Type = Type::new("Delegation(bytes32 channelId,bytes32 node)");
 
-/// The digest that a channel's session key signs for a request; `request_hash` is [`Job::hash`] with the request's id, so
-/// that the signature holds for this id and this job alone.
-pub fn proof_digest(domain: &Domain, channel: ChannelId, request_hash: Digest) -> Digest {
-    let request = Words::new()
-        .right(&keccak256(&[REQUEST_TYPE.as_bytes()]))
-        .right(&channel.0)
-        .right(&request_hash.0)
-        .keccak();
-    domain.digest(&request)
+/// The digest that a channel's session key signs for a node that may use the channel.
+pub fn delegation_digest(domain: &Domain, channel: ChannelId, node: NodeKey) -> Digest {
+    let delegation = DELEGATION.words().right(&channel.0).right(&node.0).keccak();
+    domain.digest(&delegation)
 }
 
 /// From provider to buyer.

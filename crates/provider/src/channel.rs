@@ -13,15 +13,15 @@ use std::{
 };
 
 use rialto_protocol::{
-    ChannelId, ChannelParams, Digest, Domain, MicroDollars, NanoDollars, Receipt, ReceiptStatus, Region, RequestId,
-    Signature, SignedReceipt, SignedVoucher, SigningKey, Usage,
+    ChannelId, ChannelParams, Digest, Domain, MicroDollars, NanoDollars, NodeKey, Receipt, ReceiptStatus, Region,
+    RequestId, Signature, SignedReceipt, SignedVoucher, SigningKey, Usage,
     account::{SellerAccount, Settlement, VoucherError},
     channel::ChannelState,
     claim::Claim,
     fingerprint::Fingerprint,
     signature::SignatureError,
     voucher::VoucherVerifier,
-    wire::proof_digest,
+    wire::delegation_digest,
 };
 
 use crate::{
@@ -33,6 +33,9 @@ use crate::{
 
 /// Receipts kept in memory for buyers that are a little behind; older ones are read from the store.
 const RECENT: usize = 32;
+
+/// Nodes that are remembered to have shown that they may use a channel.
+const DELEGATES: usize = 16;
 
 /// Shortest time between two looks at the chain because a buyer claims to have topped up.
 const REFRESH_PAUSE: Duration = Duration::from_secs(1);
@@ -85,6 +88,8 @@ pub(crate) struct Channel {
 struct Ledger {
     account: SellerAccount,
     verifier: VoucherVerifier,
+    /// Nodes that may use it, as its session key said.
+    delegates: VecDeque<NodeKey>,
     state: ChannelState,
     /// Requests that a task of this process works on.
     live: BTreeSet<RequestId>,
@@ -166,6 +171,7 @@ impl Channel {
             id: stored.params.id(),
             ledger: Mutex::new(Ledger {
                 verifier: VoucherVerifier::new(seller.domain, stored.params.signer),
+                delegates: VecDeque::new(),
                 account,
                 state: stored.state,
                 live: BTreeSet::new(),
@@ -223,10 +229,19 @@ impl Channel {
         self.lock().verifier.verify(voucher)
     }
 
-    /// Verifies that the session key signed this very request: a voucher alone may have been read from the chain.
-    pub(crate) fn verify_proof(&self, request_hash: Digest, proof: &Signature) -> Result<(), SignatureError> {
-        let digest = proof_digest(&self.seller.domain, self.id, request_hash);
-        self.lock().verifier.verify_digest(&digest, proof)
+    /// Verifies that the session key lets a node use the channel: a voucher alone may have been read from the chain.
+    pub(crate) fn verify_delegation(&self, node: NodeKey, delegation: &Signature) -> Result<(), SignatureError> {
+        let mut ledger = self.lock();
+        if ledger.delegates.contains(&node) {
+            return Ok(());
+        }
+        let digest = delegation_digest(&self.seller.domain, self.id, node);
+        ledger.verifier.verify_digest(&digest, delegation)?;
+        if ledger.delegates.len() >= DELEGATES {
+            ledger.delegates.pop_front();
+        }
+        ledger.delegates.push_back(node);
+        Ok(())
     }
 
     /// Whether a request has its receipt. Certain for one that [`Self::begin`] let in: a request stays in use until its

@@ -95,7 +95,7 @@ fn request(job: Job, signature: Signature) -> BuyerFrame {
         job,
         statement: Statement::default(),
         voucher: voucher(signature),
-        proof: signature,
+        delegation: signature,
         patience_ms: 60_000,
     }))
 }

@@ -6,6 +6,8 @@ use crate::{BadRequest, wish::Wish};
 
 /// Most entries of a list.
 const MOST: usize = 64;
+/// Most milliseconds that a hedge may wait; later there is nothing to gain.
+const LONGEST_HEDGE: u64 = 600_000;
 /// Most bytes of an entry.
 const LONGEST: usize = 128;
 
@@ -61,6 +63,8 @@ pub struct Provider {
     pub max_millijoules: Option<u64>,
     /// Only engines whose answers can be checked to the bit: the extension `assurance: "exact"`.
     pub exact: bool,
+    /// After how many milliseconds without any output a second seller is asked as well; an extension.
+    pub hedge_after_ms: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +88,7 @@ struct Fields {
     region: Option<Names>,
     energy: Option<f64>,
     assurance: Option<Assurance>,
+    hedge_after_ms: Option<u64>,
 }
 
 #[derive(Deserialize, PartialEq, Eq, Clone, Copy)]
@@ -178,6 +183,13 @@ impl Fields {
             }
             _ => None,
         };
+        if self
+            .hedge_after_ms
+            .is_some_and(|pause| !(1..=LONGEST_HEDGE).contains(&pause))
+        {
+            let range = format!("must be from 1 to {LONGEST_HEDGE} milliseconds");
+            return Err(BadRequest::value("provider.hedge_after_ms", range));
+        }
         let energy = self.energy.map(|joules| positive(joules, "provider.energy"));
         Ok(Provider {
             order: self.order,
@@ -194,6 +206,7 @@ impl Fields {
             region,
             max_millijoules: energy.transpose()?.map(|joules| whole(joules * 1e3)),
             exact: self.assurance == Some(Assurance::Exact),
+            hedge_after_ms: self.hedge_after_ms,
         })
     }
 }
@@ -286,7 +299,10 @@ mod tests {
 
     #[test]
     fn our_own_fields_are_read() {
-        let provider = read(r#"{"region": "eu-west", "energy": 0.25, "assurance": "exact", "zdr": true}"#).unwrap();
+        let provider =
+            read(r#"{"region": "eu-west", "energy": 0.25, "assurance": "exact", "zdr": true, "hedge_after_ms": 250}"#)
+                .unwrap();
+        assert_eq!(provider.hedge_after_ms, Some(250));
         assert_eq!(provider.region, Some(vec!["eu-west".to_owned()]));
         assert_eq!(provider.max_millijoules, Some(250));
         assert!(provider.exact && provider.private);
@@ -304,6 +320,9 @@ mod tests {
             r#"{"max_price": {"tokens": 1}}"#,
             r#"{"preferred_max_latency": 3}"#,
             r#"{"order": "one"}"#,
+            r#"{"hedge_after_ms": 0}"#,
+            r#"{"hedge_after_ms": 0.5}"#,
+            r#"{"hedge_after_ms": 600001}"#,
             "7",
         ] {
             assert!(read(bad).is_err(), "{bad}");

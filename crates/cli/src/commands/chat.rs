@@ -34,7 +34,9 @@ pub(crate) async fn run(settings: &Settings, options: &args::Chat) -> Result<()>
     if let (Some(seed), Some(fields)) = (options.seed, body.as_object_mut()) {
         fields.insert("seed".into(), seed.into());
     }
-    let wanted = json!({ "sort": options.sort, "region": options.region });
+    let wanted = json!({
+        "sort": options.sort, "region": options.region, "hedge_after_ms": options.hedge_after,
+    });
     if let Some(fields) = body.as_object_mut() {
         fields.insert("provider".into(), wanted);
     }

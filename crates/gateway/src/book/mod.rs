@@ -158,9 +158,18 @@ impl Book {
         known.is_some_and(|known| known.offer.sequence >= offer.sequence)
     }
 
-    /// Forgets a provider's offer, because it said itself that it is void.
-    pub(crate) fn forget(&self, provider: Address, model: ModelId) {
-        self.write().take(provider, model);
+    /// Forgets an offer, because its provider said itself that it is void. Returns whether no newer one is known.
+    pub(crate) fn forget(&self, offer: &Offer) -> bool {
+        let mut pages = self.write();
+        let known = pages
+            .shelves
+            .get(&offer.model)
+            .and_then(|shelf| shelf.get(&offer.provider));
+        let is_newest = known.is_none_or(|known| known.offer.sequence <= offer.sequence);
+        if is_newest {
+            pages.take(offer.provider, offer.model);
+        }
+        is_newest
     }
 
     /// Drops what has expired.

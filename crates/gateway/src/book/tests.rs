@@ -150,3 +150,15 @@ fn one_provider_cannot_fill_the_book() {
     );
     book.note(offer(2, 5, &manifest("more", 1), 1), PEER, 1_000).unwrap();
 }
+
+#[test]
+fn a_void_offer_is_forgotten_and_the_one_that_took_its_place_is_not() {
+    let (book, model) = (Book::default(), manifest("v1", 1));
+    let (old, new) = (offer(1, 5, &model, 1), offer(1, 5, &model, 2));
+    book.note(old.clone(), PEER, 1_000).unwrap();
+    book.note(new.clone(), PEER, 1_000).unwrap();
+    assert!(!book.forget(&old.offer));
+    assert_eq!(book.len(), 1);
+    assert!(book.forget(&new.offer));
+    assert!(book.is_empty());
+}

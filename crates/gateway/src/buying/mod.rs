@@ -1,6 +1,7 @@
 //! How an answer is bought: a seller is picked, and another if that one fails, before the first output and after it.
 
 mod estimate;
+mod hedge;
 mod pick;
 mod purchase;
 mod standby;
@@ -8,6 +9,7 @@ mod standby;
 use std::{sync::Arc, time::Duration};
 
 pub(crate) use estimate::{estimate_input, likely_usage, max_input};
+use hedge::Lost;
 use pick::Picked;
 pub(crate) use purchase::{Bill, Part, Purchase};
 use rialto_protocol::{Address, NanoDollars, RequestId, job::Job};
@@ -19,7 +21,7 @@ use crate::{
     book::Resolved,
     desk::Desk,
     routing::{Preferences, Prompt},
-    trade::{self, Deal, Event, Next},
+    trade::{self, Deal, Ended, Event, Next},
 };
 
 /// How long a seller that does not know a channel yet is given to see it on chain.
@@ -53,6 +55,8 @@ struct Begun {
     first: Event,
     events: tokio::sync::mpsc::Receiver<Event>,
     route: Option<String>,
+    /// Who was asked as well, and was slower.
+    lost: Option<Lost>,
 }
 
 impl Desk {
@@ -78,7 +82,7 @@ impl Desk {
             };
             let provider = picked.seller.offer.provider;
             tried.push(provider);
-            match self.attempt(order, picked).await {
+            match self.attempt_hedged(order, picked, tried).await {
                 Ok(begun) => return Ok(begun),
                 // A client that heard of the key's limit alone would come back and buy what may be billed already.
                 Err((error, Next::Nobody)) => return Err(worst.filter(Error::may_be_charged).unwrap_or(error)),
@@ -109,7 +113,7 @@ impl Desk {
     }
 
     /// Begins a trade and waits until its first output or its end.
-    async fn attempt(self: &Arc<Self>, order: &Order, picked: Picked) -> Result<Begun, (Error, Next)> {
+    async fn attempt(self: &Arc<Self>, order: &Order, picked: Picked, ended: Ended) -> Result<Begun, (Error, Next)> {
         let Picked { seller, route, bid } = picked;
         let offer = &seller.offer;
         self.prefixes.note(&order.prompt, offer.provider, offer.model);
@@ -123,6 +127,7 @@ impl Desk {
             most_input: order.most_input,
             seller: Arc::clone(&seller),
             bid,
+            ended,
         };
         let mut part = Part::at(offer.provider, offer.model);
         let mut events = trade::begin(Arc::clone(self), deal);
@@ -142,6 +147,7 @@ impl Desk {
                         first,
                         events,
                         route,
+                        lost: None,
                     });
                 }
                 None => return Err((Error::Stopping, Next::Nobody)),

@@ -13,7 +13,7 @@ use rialto_protocol::{
 };
 use tokio::sync::mpsc;
 
-use super::{Begun, Order, max_input};
+use super::{Begun, Order, hedge::Lost, max_input};
 use crate::{
     Error,
     desk::Desk,
@@ -66,6 +66,8 @@ pub(crate) struct Purchase {
     /// Who gives it now, and who gave the parts before.
     part: Part,
     earlier: Vec<Part>,
+    /// Who was asked as well, and was slower.
+    lost: Vec<Lost>,
     so_far: Given,
     /// Why its first seller was chosen, as JSON, if the client wants to know.
     pub(crate) route: Option<String>,
@@ -115,6 +117,7 @@ impl Purchase {
             events: begun.events,
             part: begun.part,
             earlier: Vec::new(),
+            lost: begun.lost.into_iter().collect(),
             so_far: Given::default(),
             route: begun.route,
         }
@@ -125,7 +128,7 @@ impl Purchase {
         &self.part
     }
 
-    /// Who gave earlier parts of it.
+    /// Who gave earlier parts of it; once it has ended, also who was asked as well and was slower.
     pub(crate) fn earlier(&self) -> &[Part] {
         &self.earlier
     }
@@ -228,6 +231,7 @@ impl Purchase {
         before.cost = cost;
         self.count(usage, cost);
         self.earlier.push(before);
+        self.lost.extend(begun.lost);
         self.request = begun.request;
         self.events = begun.events;
         self.first = Some(begun.first);
@@ -264,21 +268,25 @@ impl Purchase {
         Some(job)
     }
 
-    /// A bill over all parts: what the client's own prompt is, all that was generated, and everything that is paid.
+    /// A bill over all parts: what the client's own prompt is, all that was generated, and everything that is paid. It is made
+    /// once, at the end.
     fn total(&mut self, bill: Bill) -> Bill {
         self.part.sequence = bill.sequence;
         self.part.cost = bill.cost;
-        if self.earlier.is_empty() {
-            return bill;
-        }
-        Bill {
-            usage: Usage {
+        let usage = if self.earlier.is_empty() {
+            bill.usage
+        } else {
+            Usage {
                 input: self.so_far.usage.input,
                 output: self.so_far.usage.output.saturating_add(bill.usage.output),
-            },
-            cost: self.so_far.cost.plus(bill.cost),
-            ..bill
+            }
+        };
+        let mut cost = self.so_far.cost.plus(bill.cost);
+        for part in self.lost.drain(..).filter_map(|lost| lost.part()) {
+            cost = cost.plus(part.cost);
+            self.earlier.push(part);
         }
+        Bill { usage, cost, ..bill }
     }
 
     /// The whole answer.

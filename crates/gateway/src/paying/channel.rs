@@ -2,13 +2,13 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use rialto_protocol::{ChannelId, ChannelParams, MicroDollars, NanoDollars, account::BuyerAccount};
+use rialto_protocol::{ChannelId, ChannelParams, MicroDollars, NanoDollars, Signature, account::BuyerAccount};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
@@ -33,6 +33,8 @@ pub(crate) struct Channel {
     pub(crate) filling: AtomicBool,
     /// Whether it is used on credit: its seller is sending the order that opens it, and the chain does not know it yet.
     on_credit: watch::Sender<bool>,
+    /// The session key's word that this gateway's node may use it.
+    pub(super) delegation: OnceLock<Signature>,
 }
 
 impl Channel {
@@ -46,6 +48,7 @@ impl Channel {
             looked_at: AtomicU64::new(0),
             filling: AtomicBool::new(false),
             on_credit: watch::Sender::new(false),
+            delegation: OnceLock::new(),
         }
     }
 

@@ -9,7 +9,10 @@ use std::{
     time::Instant,
 };
 
-use rialto_protocol::{ChannelId, Domain, MicroDollars, NanoDollars, SigningKey, account::BuyerAccount, offer::Offer};
+use rialto_protocol::{
+    ChannelId, Domain, MicroDollars, NanoDollars, NodeKey, Signature, SigningKey, account::BuyerAccount, offer::Offer,
+    wire::delegation_digest,
+};
 use rialto_settlement::Wallet;
 
 use super::{Aside, Channel, Sellers, funding};
@@ -95,6 +98,12 @@ impl Ledger {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Parties, Vec<Arc<Channel>>>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session key's word that this gateway's node may use a channel. It is signed once.
+    pub(crate) fn delegation(&self, channel: &Channel, node: NodeKey) -> Signature {
+        let sign = || self.session.sign(&delegation_digest(&self.domain, channel.id, node));
+        *channel.delegation.get_or_init(sign)
     }
 
     /// Every channel that is not closed.

@@ -1,5 +1,7 @@
 //! What a buyer wants of a seller: the owner's ceilings, a key's defaults, and the request's `provider` object.
 
+use std::time::Duration;
+
 use rialto_api::{BadRequest, openai};
 use rialto_protocol::{Address, Price, Region};
 
@@ -48,6 +50,8 @@ pub struct Preferences {
     pub min_speed: Option<f64>,
     /// What decides among those that fit.
     pub sort: Sort,
+    /// After how long without any output a second seller is asked as well.
+    pub hedge_after: Option<Duration>,
 }
 
 impl Default for Preferences {
@@ -70,6 +74,7 @@ impl Default for Preferences {
             exact: false,
             min_speed: None,
             sort: Sort::default(),
+            hedge_after: None,
         }
     }
 }
@@ -111,6 +116,7 @@ impl Preferences {
             (one, other) => one.or(other),
         };
         self.min_speed = wanted.min_throughput.or(self.min_speed);
+        self.hedge_after = wanted.hedge_after_ms.map(Duration::from_millis).or(self.hedge_after);
         if let Some(sort) = wanted.sort {
             self.sort = match sort {
                 openai::Sort::Price => Sort::Price,

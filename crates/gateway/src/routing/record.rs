@@ -136,6 +136,11 @@ impl Record {
         self.standing.praise();
     }
 
+    /// Notes that nothing of an answer came for so long, and that it was then not waited for any more.
+    pub fn kept_waiting(&self, time: Duration) {
+        self.first_output.add(time.as_secs_f64(), NEWEST);
+    }
+
     /// Notes a penalty of its provider; a failure also counts as an answer that did not come, or not whole. How fast that
     /// happened counts for nothing.
     pub fn punish(&self, penalty: Penalty) {

@@ -6,17 +6,16 @@ use rialto_network::{FrameReceiver, FrameSender};
 use rialto_protocol::{
     MicroDollars, NanoDollars, SignedVoucher, Usage, Voucher,
     output::Output,
-    wire::{BuyerFrame, MAX_CATCH_UP, Refusal, RefusalCode, SellerFrame, TradeRequest, proof_digest},
+    wire::{BuyerFrame, MAX_CATCH_UP, Refusal, RefusalCode, SellerFrame, TradeRequest},
 };
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
 };
 
-use super::{Deal, Event, Next, catch_up, settle, tally::Tally};
+use super::{Deal, Event, Next, Outcome, catch_up, dial::dial, first_part, settle, tally::Tally};
 use crate::{
     Error,
-    buying::estimate_input,
     config::ms,
     desk::Desk,
     paying::Channel,
@@ -32,30 +31,35 @@ type Trouble = (Error, Next);
 
 /// Runs a trade to its end. Every way out leaves the ledger, the store and the provider's record in step.
 pub(super) async fn run(desk: Arc<Desk>, deal: Deal, events: mpsc::Sender<Event>) {
-    let offer = &deal.seller.offer;
+    let (patience, ended) = (ms(desk.config.timeouts.frame_ms), Arc::clone(&deal.ended));
     let _visit = Visit::new(&deal.seller.record);
-    let dialled = timeout(ms(desk.config.timeouts.dial_ms), desk.node.trade(&offer.peer())).await;
-    let trade = match dialled {
-        Ok(Ok(trade)) => trade,
-        Ok(Err(error)) => return unreachable(&deal, &events, &error.to_string()).await,
-        Err(_) => return unreachable(&deal, &events, "no answer in time").await,
-    };
-    if events.is_closed() {
-        return;
-    }
-    let (sender, receiver) = trade.split();
-    let mut conversation = match Conversation::open(Arc::clone(&desk), deal, events.clone(), sender, receiver).await {
-        Ok(conversation) => conversation,
-        Err(trouble) => {
-            let _ = events.send(Event::failed(trouble)).await;
-            return;
+    let (last, outcome) = match open(desk, deal, &events).await {
+        Ok(mut conversation) => {
+            let last = conversation.talk().await;
+            let outcome = last.outcome(conversation.channel.id);
+            (last, outcome)
         }
+        Err(trouble) => (Event::failed(trouble), Outcome::default()),
     };
-    let last = conversation.talk().await;
-    let _ = timeout(ms(desk.config.timeouts.frame_ms), events.send(last)).await;
+    // It is told once.
+    let _ = ended.set(outcome);
+    let _ = timeout(patience, events.send(last)).await;
 }
 
-async fn unreachable(deal: &Deal, events: &mpsc::Sender<Event>, reason: &str) {
+/// Dials the seller and sends the request.
+async fn open(desk: Arc<Desk>, deal: Deal, events: &mpsc::Sender<Event>) -> Result<Conversation, Trouble> {
+    let trade = match dial(&desk, &deal.seller.offer).await {
+        Ok(trade) => trade,
+        Err(reason) => return Err(unreachable(&deal, &reason)),
+    };
+    if events.is_closed() {
+        return Err((Error::Stopping, Next::Nobody));
+    }
+    let (sender, receiver) = trade.split();
+    Conversation::open(desk, deal, events.clone(), sender, receiver).await
+}
+
+fn unreachable(deal: &Deal, reason: &str) -> Trouble {
     let provider = deal.seller.offer.provider;
     tracing::info!(%provider, reason, "a provider could not be reached");
     deal.seller.record.punish(Penalty::Failed);
@@ -63,7 +67,7 @@ async fn unreachable(deal: &Deal, events: &mpsc::Sender<Event>, reason: &str) {
         reason: "it could not be reached".into(),
         charged: false,
     };
-    let _ = events.send(Event::failed((error, Next::Another))).await;
+    (error, Next::Another)
 }
 
 /// What a provider asked money for. Every answer to it costs a signature and a write to the disk.
@@ -118,10 +122,7 @@ impl Conversation {
         receiver: FrameReceiver<SellerFrame>,
     ) -> Result<Self, Trouble> {
         let offer = &deal.seller.offer;
-        let covered = Usage {
-            input: estimate_input(&deal.job, deal.most_input),
-            output: offer.chunk.min(deal.job.max_output()),
-        };
+        let covered = first_part(offer, &deal.job, deal.most_input);
         let reservation = offer.price.cost(covered);
         let mut granted = None;
         // Another request may take what was free between looking and reserving.
@@ -187,8 +188,6 @@ impl Conversation {
     }
 
     async fn send_request(&mut self, voucher: Voucher) -> Result<(), Trouble> {
-        let request_hash = self.deal.job.hash(self.deal.request);
-        let proof = proof_digest(&self.desk.ledger.domain, self.channel.id, request_hash);
         let request = TradeRequest {
             id: self.deal.request,
             channel: self.channel.params,
@@ -196,7 +195,7 @@ impl Conversation {
             job: self.deal.job.as_ref().clone(),
             statement: self.channel.account().statement(),
             voucher: self.sign(voucher),
-            proof: self.desk.ledger.session.sign(&proof),
+            delegation: self.desk.ledger.delegation(&self.channel, self.desk.node.caller()),
             patience_ms: self.desk.config.timeouts.first_frame_ms,
         };
         let sent = self.sender.send(&BuyerFrame::Request(Box::new(request))).await;
@@ -488,8 +487,7 @@ impl Conversation {
             tracing::error!(request = %self.deal.request, %error, "a refused request could not be forgotten");
         }
         let offer = &self.deal.seller.offer;
-        let (provider, model) = (offer.provider, offer.model);
-        tracing::info!(%provider, code = ?refusal.code, "a provider refused");
+        tracing::info!(provider = %offer.provider, code = ?refusal.code, "a provider refused");
         let failed = |reason: &str| Error::ProviderFailed {
             reason: reason.into(),
             charged: false,
@@ -510,9 +508,12 @@ impl Conversation {
                 (failed("its bid is used up"), Next::Another)
             }
             RefusalCode::UnknownModel | RefusalCode::PriceChanged | RefusalCode::ShuttingDown => {
-                // A new offer comes with the next look into the book.
-                self.desk.book.forget(provider, model);
-                (failed("its offer is void"), Next::Another)
+                // A new offer comes with the next look into the book, if it is not there already.
+                let next = match self.desk.book.forget(offer) {
+                    true => Next::Another,
+                    false => Next::SameAgain,
+                };
+                (failed("its offer is void"), next)
             }
             RefusalCode::UnknownChannel => {
                 // It may not have seen yet that the channel is open; or the channel is closing, which shows on chain.

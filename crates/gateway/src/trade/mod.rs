@@ -2,15 +2,22 @@
 
 mod catch_up;
 mod conversation;
+mod dial;
 mod settle;
 mod tally;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use rialto_protocol::{ChannelId, NanoDollars, RequestId, Usage, job::Job, output::Output};
+use rialto_protocol::{ChannelId, NanoDollars, RequestId, Usage, job::Job, offer::Offer, output::Output};
 use tokio::sync::mpsc;
 
-use crate::{Error, batch::BidInHand, buying::Bill, desk::Desk, routing::Seller};
+use crate::{
+    Error,
+    batch::BidInHand,
+    buying::{Bill, estimate_input},
+    desk::Desk,
+    routing::Seller,
+};
 
 /// Pieces of an answer that may wait for a slow client.
 const BUFFER: usize = 64;
@@ -29,6 +36,29 @@ pub(crate) struct Deal {
     pub(crate) seller: Arc<Seller>,
     /// The bid at whose price it is bought; the seller's offer then has that price.
     pub(crate) bid: Option<Arc<BidInHand>>,
+    /// Where it is noted what the trade came to.
+    pub(crate) ended: Ended,
+}
+
+/// What a trade came to once it has ended, for whoever does not listen to it any more.
+pub(crate) type Ended = Arc<OnceLock<Outcome>>;
+
+/// What a trade came to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Outcome {
+    pub(crate) channel: ChannelId,
+    /// The receipt's number in its channel; `None` if it was not accepted, or comes later.
+    pub(crate) sequence: Option<u64>,
+    /// What it cost, or the most that may be billed.
+    pub(crate) cost: NanoDollars,
+}
+
+/// What is paid for before a seller has said anything: the input, as it is estimated, and the first chunk.
+pub(crate) fn first_part(offer: &Offer, job: &Job, most_input: u64) -> Usage {
+    Usage {
+        input: estimate_input(job, most_input),
+        output: offer.chunk.min(job.max_output()),
+    }
 }
 
 /// What happens in a trade. Exactly one of `Finished` and `Failed` comes, and it is the last.
@@ -52,6 +82,20 @@ pub(crate) enum Event {
 }
 
 impl Event {
+    /// What a trade came to of which this is the last event.
+    fn outcome(&self, channel: ChannelId) -> Outcome {
+        let (sequence, cost) = match self {
+            Self::Finished(bill) => (bill.sequence, bill.cost),
+            Self::Failed { cost, .. } => (None, *cost),
+            Self::Accepted { .. } | Self::Output(_) => (None, NanoDollars::ZERO),
+        };
+        Outcome {
+            channel,
+            sequence,
+            cost,
+        }
+    }
+
     /// The end of a trade in which nothing arrived.
     fn failed((error, next): (Error, Next)) -> Self {
         Self::Failed {

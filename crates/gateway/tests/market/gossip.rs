@@ -25,8 +25,8 @@ use reqwest::StatusCode;
 use serde_json::json;
 
 use super::{
-    World,
-    seller::{CHUNK, Manner, PRICE, PUBLISHER, domain, manifest},
+    World, gateway_node,
+    seller::{CHUNK, Manner, PRICE, PUBLISHER, Seller, domain, manifest},
     session, wallet,
 };
 
@@ -314,5 +314,26 @@ async fn what_was_on_sale_before_a_restart_is_bought_at_once_after_it() {
     assert_eq!(gateway.book().len(), 3);
     world.gateway = Some(gateway);
     assert_eq!(world.chat(json!({})).await.0, StatusCode::OK);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_seller_that_starts_again_elsewhere_is_reached_there_while_it_is_dialled_at_its_old_address() {
+    let mut world = World::new(&[Manner::Honest]).await;
+    world.stop().await;
+    world.sellers[0].node.close().await;
+    let node = gateway_node().await;
+    let peer = node.peer();
+    world.gateway = Some(world.open_at(node, Vec::new()).await);
+    let moves = async {
+        // The request is on its way to where nobody is; and an offer's number is the second that it was made in.
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        let again = Seller::start(1, Manner::Honest).await;
+        assert_eq!(announce(&again.node, &peer, again.offers()).await, 3);
+        again
+    };
+    let ((status, answer), again) = tokio::join!(world.chat(json!({})), moves);
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!(again.requests.load(Ordering::SeqCst), 1);
     world.stop().await;
 }

@@ -12,6 +12,7 @@
 mod batches;
 mod failover;
 mod gossip;
+mod hedging;
 mod hostile;
 mod limits;
 mod own;
@@ -66,6 +67,16 @@ fn wallet() -> Wallet {
     // Nothing listens there.
     let chain = Chain::connect("http://127.0.0.1:9", contracts).unwrap();
     Wallet::new(chain, SigningKey::from_bytes(&[78; 32]).unwrap())
+}
+
+async fn gateway_node() -> Node {
+    let secret: [u8; 32] = std::array::from_fn(|index| u8::try_from(index).unwrap() ^ 0x5a);
+    let config = NodeConfig {
+        secret: zeroize::Zeroizing::new(secret),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        relay: None,
+    };
+    Node::bind(config).await.unwrap()
 }
 
 impl World {
@@ -131,12 +142,10 @@ impl World {
 
     /// A gateway on the world's store that meets these.
     async fn open(&self, meeting: Vec<Peer>) -> Gateway {
-        let secret: [u8; 32] = std::array::from_fn(|index| u8::try_from(index).unwrap() ^ 0x5a);
-        let node = Node::bind(NodeConfig {
-            secret: zeroize::Zeroizing::new(secret),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            relay: None,
-        });
+        self.open_at(gateway_node().await, meeting).await
+    }
+
+    async fn open_at(&self, node: Node, meeting: Vec<Peer>) -> Gateway {
         let mut config = Config {
             trusted_providers: self.sellers.iter().map(|seller| seller.key.address()).collect(),
             // The chain does not answer: no top-up is tried.
@@ -151,7 +160,7 @@ impl World {
         config.timeouts.frame_ms = 5_000;
         config.timeouts.retry_pause_ms = self.retry_pause_ms;
         let gateway = Gateway::start(Parts {
-            node: node.await.unwrap(),
+            node,
             wallet: wallet(),
             session: Arc::new(session()),
             domain: domain(),

@@ -163,7 +163,7 @@ impl Seller {
         OffersResponse::Bid(Box::new(bid.sign(&self.key)))
     }
 
-    fn offers(&self) -> Vec<Announcement> {
+    pub(crate) fn offers(&self) -> Vec<Announcement> {
         let now = rialto_gateway::store::now();
         let announce = |manifest: &Manifest| {
             let offer = Offer {
@@ -392,7 +392,13 @@ impl Seller {
             match manner {
                 Manner::DiesAfter(tokens) if output == tokens => return None,
                 Manner::Slow(milliseconds) => {
-                    tokio::time::sleep(std::time::Duration::from_millis(milliseconds)).await;
+                    let pause = std::time::Duration::from_millis(milliseconds);
+                    if let Ok(heard) = tokio::time::timeout(pause, receiver.next()).await {
+                        let Ok(Some(BuyerFrame::Cancel)) = heard else {
+                            return None;
+                        };
+                        return Some((output, hasher.finish(), ReceiptStatus::Cancelled));
+                    }
                 }
                 _ => {}
             }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use rialto_engine::{Prepared, Scope};
 use rialto_protocol::{
-    Address, ChannelParams, Digest, Price, RequestId, Signature, SignedReceipt, SignedVoucher, Usage,
+    Address, ChannelParams, NodeKey, Price, RequestId, Signature, SignedReceipt, SignedVoucher, Usage,
     account::VoucherError,
     hash::keccak256,
     job::Job,
@@ -46,13 +46,19 @@ pub(crate) struct Admitted {
 /// Checks a request in the order of what the checks cost us, waits for its turn, and has its first part paid.
 ///
 /// Whoever has to wait too long is refused before anything is done for it, and before its voucher counts. The one
-/// signature that is looked at before is the request's own: nobody may use up another payer's place in the queue.
-pub(crate) async fn admit(room: &Room, request: TradeRequest, line: &mut Line) -> Result<Admitted, Stop> {
+/// signature that is looked at before is the calling node's delegation: nobody may use up another payer's place in the
+/// queue.
+pub(crate) async fn admit(
+    room: &Room,
+    peer: NodeKey,
+    request: TradeRequest,
+    line: &mut Line,
+) -> Result<Admitted, Stop> {
     let (shelf, terms) = check(room, &request)?;
     let params = request.channel;
     let channel = room.channels.find(&params).await?;
+    entitle(&channel, peer, &request.delegation)?;
     let request_hash = request.job.hash(request.id);
-    prove(&channel, request_hash, &request.proof)?;
     let payer = params.payer;
     let pass = room.payers.pass(payer).map_err(|retry| {
         let words = "this payer asks for too much, or too often";
@@ -216,10 +222,10 @@ pub(super) fn verify(channel: &Channel, voucher: &SignedVoucher) -> Result<(), R
         .map_err(|error| Refusal::new(RefusalCode::BadVoucher, error.to_string()))
 }
 
-/// Vouchers and channels are public once they are redeemed; only the session key can ask for work on them.
-fn prove(channel: &Channel, request_hash: Digest, proof: &Signature) -> Result<(), Refusal> {
-    channel.verify_proof(request_hash, proof).map_err(|_| {
-        let message = "the request is not signed by the channel's session key";
+/// Vouchers and channels are public once they are redeemed; only nodes that the session key names can ask for work on them.
+fn entitle(channel: &Channel, peer: NodeKey, delegation: &Signature) -> Result<(), Refusal> {
+    channel.verify_delegation(peer, delegation).map_err(|_| {
+        let message = "the channel's session key does not let this node use it";
         Refusal::new(RefusalCode::BadVoucher, message)
     })
 }

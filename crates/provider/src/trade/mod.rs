@@ -83,7 +83,7 @@ pub(crate) async fn serve(room: Arc<Room>, peer: NodeKey, pass: &Pass<NodeKey>, 
         request,
         arrived,
     } = asked;
-    match admit::admit(&room, *request, &mut line).await {
+    match admit::admit(&room, peer, *request, &mut line).await {
         Ok(admitted) => {
             let usage = finish(&room, admitted, line, arrived).await;
             pass.used(usage.input.saturating_add(usage.output));

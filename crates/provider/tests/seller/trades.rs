@@ -10,7 +10,7 @@ use rialto_protocol::{
     ChannelId, ReceiptStatus, ReceiptsHead, RequestId, SigningKey, Usage, Voucher,
     account::Interruption,
     output::FinishReason,
-    wire::{BuyerFrame, RefusalCode, SellerFrame, TradeRequest},
+    wire::{BuyerFrame, RefusalCode, SellerFrame, TradeRequest, delegation_digest},
 };
 use rialto_provider::{Config, Limits, store::read::Reader};
 
@@ -117,27 +117,27 @@ async fn vouchers_that_do_not_pay_are_refused_before_any_work() {
 async fn a_voucher_read_from_the_chain_buys_nothing_and_settles_nothing() {
     let market = Market::open(SimulatedConfig::default()).await;
     let (provider, peer) = market.sell(&market.store(), config()).await;
-    let mut buyer = market.buyer(1, FUNDED, peer).await;
+    let mut buyer = market.buyer(1, FUNDED, peer.clone()).await;
     buyer.whole(100).await.receipt();
     let worked = market.engine.generated();
 
-    // The thief has all of the buyer's request, and its own job, proof and invented interruptions.
-    let thief = SigningKey::from_bytes(&[66; 32]).unwrap();
+    // The thief has all of the buyer's request, and a node, keys and invented interruptions of its own.
+    let mut thief = market.buyer(2, FUNDED, peer).await;
     let mut stolen = buyer.request(job(10));
     buyer.account.release(&stolen.id);
     stolen.statement.interrupted = vec![Interruption {
         request: RequestId([99; 32]),
         usage: Usage { input: 1, output: 1 },
     }];
-    let mut other_job = stolen.clone();
-    other_job.job = job(11);
-    assert_eq!(refused(&mut buyer, other_job).await, RefusalCode::BadVoucher);
-    let mut other_id = stolen.clone();
-    other_id.id = RequestId([98; 32]);
-    assert_eq!(refused(&mut buyer, other_id).await, RefusalCode::BadVoucher);
-    let mut other_key = stolen;
-    other_key.proof = buyer.proof(other_key.id, &other_key.job, &thief);
-    assert_eq!(refused(&mut buyer, other_key).await, RefusalCode::BadVoucher);
+    assert_eq!(refused(&mut thief, stolen.clone()).await, RefusalCode::BadVoucher);
+    let keys = [&SigningKey::from_bytes(&[66; 32]).unwrap(), &thief.session];
+    for key in keys {
+        // For the thief's node and the buyer's channel, by a key that is not the channel's.
+        let digest = delegation_digest(&thief.domain, buyer.account.params().id(), thief.node.caller());
+        let mut signed = stolen.clone();
+        signed.delegation = key.sign(&digest);
+        assert_eq!(refused(&mut thief, signed).await, RefusalCode::BadVoucher);
+    }
 
     assert_eq!(market.engine.generated(), worked, "a thief was served");
     let next = buyer.whole(10).await.receipt().receipt.sequence;

@@ -25,7 +25,7 @@ use rialto_protocol::{
     manifest::Manifest,
     output::{FinishReason, ResponseHasher},
     ticket::Peer,
-    wire::{BuyerFrame, Refusal, SellerFrame, TradeRequest, proof_digest},
+    wire::{BuyerFrame, Refusal, SellerFrame, TradeRequest, delegation_digest},
 };
 use rialto_provider::{Config, Listing, Metrics, Parts, Provider, RedeemPolicy, Trust};
 use rialto_settlement::{Chain, DeployOptions, Wallet, deploy, fund_native};
@@ -395,16 +395,16 @@ impl Buyer {
             price: self.price,
             statement: self.account.statement(),
             voucher: voucher.sign(&self.domain, &self.session),
-            proof: self.proof(id, &job, &self.session),
+            delegation: self.delegation(&self.session),
             patience_ms: 60_000,
             job,
         }
     }
 
-    /// A key's signature over a request.
-    pub(crate) fn proof(&self, id: RequestId, job: &Job, key: &SigningKey) -> Signature {
+    /// A key's signature that this buyer's node may use its channel.
+    pub(crate) fn delegation(&self, key: &SigningKey) -> Signature {
         let channel = self.account.params().id();
-        key.sign(&proof_digest(&self.domain, channel, job.hash(id)))
+        key.sign(&delegation_digest(&self.domain, channel, self.node.caller()))
     }
 
     /// Sends a request.

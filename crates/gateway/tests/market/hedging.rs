@@ -1,0 +1,122 @@
+//! A second seller is asked as well when nothing comes of the first.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Milliseconds that a slow seller takes over a token: more than any of these tests waits.
+const SLOW: Manner = Manner::Slow(20_000);
+
+/// A chat that asks the first seller first, and after so long another one as well.
+async fn hedged(world: &World, after_ms: u64) -> (StatusCode, Value) {
+    let first = world.sellers[0].key.address().to_string();
+    world
+        .chat(json!({"provider": {"order": [first], "hedge_after_ms": after_ms}}))
+        .await
+}
+
+fn asked(world: &World) -> Vec<usize> {
+    let counts = world.sellers.iter().map(|one| one.requests.load(Ordering::SeqCst));
+    counts.collect()
+}
+
+/// Waits until nothing is held of the key's budget; what was spent.
+async fn spent(world: &World) -> u128 {
+    loop {
+        let (spent, held) = world.balance().await;
+        if held == 0 {
+            return spent;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_faster_of_two_answers_and_what_the_slower_did_is_on_the_bill() {
+    let world = World::with(&[SLOW, Manner::Honest], TaskKind::Chat, Some(1_000_000)).await;
+    let (status, answer) = hedged(&world, 200).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!(asked(&world), [1, 1]);
+    let trade = &answer["usage"]["trade"];
+    assert_eq!(trade["provider"], world.sellers[1].key.address().to_string());
+    assert_eq!(
+        (&answer["usage"]["prompt_tokens"], &answer["usage"]["completion_tokens"]),
+        (&json!(10), &json!(10))
+    );
+    let parts = trade["parts"].as_array().unwrap();
+    let costs: Vec<u128> = parts
+        .iter()
+        .map(|part| part["cost_nanodollars"].as_str().unwrap().parse().unwrap())
+        .collect();
+    // The slower one read the input. Until its receipt is there, the most that may be billed is named.
+    assert_eq!(parts[0]["provider"], world.sellers[0].key.address().to_string());
+    assert!(costs[0] == cost(10, 0) || parts[0]["receipt"].is_null(), "{parts:?}");
+    assert_eq!(costs[1], cost(10, 10));
+    assert_eq!(trade["cost_nanodollars"], (costs[0] + costs[1]).to_string());
+
+    // Both receipts come, each is charged, and nothing stays held.
+    assert_eq!(spent(&world).await, cost(10, 0) + cost(10, 10));
+    let receipts = world.store().receipts(10).await.unwrap();
+    assert_eq!(receipts.len(), 2);
+    assert!(receipts.iter().all(|receipt| receipt.complaint.is_none()));
+}
+
+#[tokio::test]
+async fn who_answers_in_time_is_alone() {
+    let world = World::new(&[Manner::Honest, Manner::Honest]).await;
+    let (status, answer) = hedged(&world, 10_000).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!(asked(&world), [1, 0]);
+    assert_eq!(answer["usage"]["trade"].get("parts"), None);
+}
+
+#[tokio::test]
+async fn a_slow_seller_is_waited_for_where_company_does_not_help() {
+    for (manners, counts) in [
+        (vec![Manner::Slow(60)], vec![1]),
+        (
+            vec![Manner::Slow(60), Manner::Refuses(RefusalCode::EngineFailed)],
+            vec![1, 1],
+        ),
+    ] {
+        let world = World::new(&manners).await;
+        let (status, answer) = hedged(&world, 30).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        assert_eq!(asked(&world), counts);
+        let provider = &answer["usage"]["trade"]["provider"];
+        assert_eq!(*provider, world.sellers[0].key.address().to_string());
+        // A refusal costs nothing, and is no part of the bill.
+        assert_eq!(answer["usage"]["trade"].get("parts"), None);
+        assert_eq!(spent(&world).await, cost(10, 10));
+    }
+}
+
+#[tokio::test]
+async fn company_answers_when_the_first_fails_and_both_failing_is_one_failure() {
+    for (second, status) in [
+        (Manner::Slow(30), StatusCode::OK),
+        (Manner::Refuses(RefusalCode::EngineFailed), StatusCode::BAD_GATEWAY),
+    ] {
+        let world = World::new(&[SLOW, second]).await;
+        let dies = async {
+            while asked(&world).iter().sum::<usize>() < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            world.sellers[0].node.close().await;
+        };
+        let ((found, answer), ()) = tokio::join!(hedged(&world, 100), dies);
+        assert_eq!(found, status, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_hedge_that_the_budget_does_not_bear_is_not_made() {
+    // A request may cost some 18 micro-dollars; there are 20.
+    let world = World::with(&[Manner::Slow(60), Manner::Honest], TaskKind::Chat, Some(20)).await;
+    let (status, answer) = hedged(&world, 30).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!(asked(&world), [1, 0]);
+    assert_eq!(spent(&world).await, cost(10, 10));
+}
