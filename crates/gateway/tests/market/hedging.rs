@@ -113,8 +113,8 @@ async fn company_answers_when_the_first_fails_and_both_failing_is_one_failure() 
 
 #[tokio::test]
 async fn a_hedge_that_the_budget_does_not_bear_is_not_made() {
-    // A request may cost some 18 micro-dollars; there are 20.
-    let world = World::with(&[Manner::Slow(60), Manner::Honest], TaskKind::Chat, Some(20)).await;
+    // A request may cost 24 micro-dollars; there are 30.
+    let world = World::with(&[Manner::Slow(60), Manner::Honest], TaskKind::Chat, Some(30)).await;
     let (status, answer) = hedged(&world, 30).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     assert_eq!(asked(&world), [1, 0]);
