@@ -1,12 +1,12 @@
 //! Requests for models of the owner's own servers.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use axum::http::header;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 use rialto_protocol::NanoDollars;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
     error,
@@ -97,6 +97,7 @@ pub(super) async fn serve(
         let passing = Passing {
             answer,
             meter: Meter::new(wanted.reads_usage()),
+            quiet: Quiet::new(desk),
             presence: caller.presence,
             usage,
             begun: false,
@@ -124,10 +125,10 @@ struct Head {
 
 impl Head {
     fn of(answer: &Answer) -> Self {
-        let kind = answer.response.headers().get(header::CONTENT_TYPE);
+        let kind = answer.headers().get(header::CONTENT_TYPE);
         let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or("application/json");
         Self {
-            status: answer.response.status().as_u16(),
+            status: answer.status(),
             kind: kind.to_owned(),
             streamed: kind.starts_with("text/event-stream"),
         }
@@ -155,12 +156,8 @@ impl Head {
 
 async fn collect(desk: &Desk, mut answer: Answer) -> Result<Bytes, Error> {
     let failed = |reason: &str| Error::OwnServerFailed { reason: reason.into() };
-    let patience = ms(desk.config.timeouts.frame_ms);
-    let mut next = async || {
-        let piece = timeout(patience, answer.response.chunk()).await;
-        let piece = piece.map_err(|_| failed("it does not answer in time"))?;
-        piece.map_err(|_| failed("it broke off"))
-    };
+    let mut quiet = Quiet::new(desk);
+    let mut next = async || quiet.piece(&mut answer).await.map_err(failed);
     let Some(first) = next().await? else {
         return Ok(Bytes::new());
     };
@@ -177,6 +174,40 @@ async fn collect(desk: &Desk, mut answer: Answer) -> Result<Bytes, Error> {
         piece = next().await?;
     }
     Ok(all.freeze())
+}
+
+/// Waits for the pieces of an answer, for each so long at most. One timer does for all: it is set when it goes off, and not with
+/// each piece.
+struct Quiet {
+    patience: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Quiet {
+    fn new(desk: &Desk) -> Self {
+        let patience = ms(desk.config.timeouts.frame_ms);
+        Self {
+            patience,
+            timer: Box::pin(sleep(patience)),
+        }
+    }
+
+    /// The next piece; `None` at the end. Fails if it does not come.
+    async fn piece(&mut self, answer: &mut Answer) -> Result<Option<Bytes>, &'static str> {
+        let until = Instant::now() + self.patience;
+        loop {
+            tokio::select! {
+                biased;
+                piece = answer.piece() => return piece.map_err(|_| "it broke off"),
+                () = &mut self.timer => {
+                    if self.timer.deadline() >= until {
+                        return Err("it does not answer in time");
+                    }
+                    self.timer.as_mut().reset(until);
+                }
+            }
+        }
+    }
 }
 
 /// What a request used, for the metrics and the limits of its key.
@@ -226,6 +257,7 @@ impl Usage {
 /// A stream on its way.
 struct Passing {
     answer: Answer,
+    quiet: Quiet,
     meter: Meter,
     presence: Presence,
     usage: Usage,
@@ -244,12 +276,10 @@ impl Passing {
 
     async fn next(&mut self) -> Option<Bytes> {
         while !self.ended {
-            let patience = ms(self.usage.desk.config.timeouts.frame_ms);
-            let bytes = match timeout(patience, self.answer.response.chunk()).await {
-                Ok(Ok(Some(piece))) => self.pass(piece),
-                Ok(Ok(None)) => self.end(),
-                Ok(Err(_)) => self.fail("it broke off"),
-                Err(_) => self.fail("it does not answer in time"),
+            let bytes = match self.quiet.piece(&mut self.answer).await {
+                Ok(Some(piece)) => self.pass(piece),
+                Ok(None) => self.end(),
+                Err(reason) => self.fail(reason),
             };
             if !bytes.is_empty() {
                 return Some(bytes);

@@ -6,6 +6,7 @@
 //! ([`pick`]); one that fails is left alone for a while, and before anything of an answer came the next is asked.
 
 mod body;
+mod client;
 mod health;
 mod meter;
 mod pick;
@@ -31,7 +32,7 @@ pub struct OwnServer {
     /// Where it is, without `/v1` and without a slash at the end: `http://127.0.0.1:8000`.
     pub root: String,
     /// The header that carries its key, marked as sensitive.
-    pub key: Option<reqwest::header::HeaderValue>,
+    pub key: Option<axum::http::HeaderValue>,
     /// Names that clients ask for, each with what the server calls it. Without any, all that the server lists, under its
     /// own names.
     pub models: BTreeMap<String, String>,

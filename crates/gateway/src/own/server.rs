@@ -6,25 +6,24 @@ use std::{
     time::Duration,
 };
 
+use axum::http::{HeaderMap, Response, StatusCode, Uri, header};
 use bytes::Bytes;
-use reqwest::{
-    Client, Response, StatusCode, Url,
-    header::{self, HeaderMap, HeaderValue},
-};
+use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
 
-use super::OwnServer;
+use super::{
+    OwnServer,
+    client::{self, Client},
+};
 use crate::Error;
 
 /// Paths of requests that go to servers.
 const PATHS: [&str; 3] = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"];
 
-/// Time to reach a server.
-const CONNECT: Duration = Duration::from_secs(3);
 /// Time for a list of models.
 const LISTING: Duration = Duration::from_secs(5);
 /// Longest list of models, and most models of it.
@@ -33,8 +32,6 @@ const MAX_MODELS: usize = 1_024;
 /// How long a server is left alone after it failed; twice as long after each further time, up to the longest.
 const REST: Duration = Duration::from_millis(500);
 const LONGEST_REST: Duration = Duration::from_secs(30);
-/// A connection that was not used for so long is not used again: servers close theirs by and by.
-const IDLE: Duration = Duration::from_secs(30);
 
 /// Why a server gives no answer.
 pub(super) enum Trouble {
@@ -49,10 +46,9 @@ pub(super) enum Trouble {
 pub(super) struct Server {
     /// Whether the market serves what it has no room for.
     pub(super) overflow: bool,
-    list: Url,
+    list: Uri,
     /// Where requests go, by the path at which they came.
-    places: BTreeMap<&'static str, Url>,
-    key: Option<HeaderValue>,
+    places: BTreeMap<&'static str, Uri>,
     http: Client,
     chosen: BTreeMap<String, String>,
     listed: Mutex<BTreeSet<String>>,
@@ -74,8 +70,25 @@ struct Health {
 
 /// An answer of which the head has arrived. Its slot is taken until it is dropped.
 pub(crate) struct Answer {
-    pub(crate) response: Response,
+    response: Response<Incoming>,
     _slot: OwnedSemaphorePermit,
+}
+
+impl Answer {
+    /// Its status.
+    pub(crate) fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    /// Its headers.
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// The next piece of its body; `None` at its end. May be given up and begun again.
+    pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, hyper::Error> {
+        client::piece(self.response.body_mut()).await
+    }
 }
 
 #[derive(Deserialize)]
@@ -94,22 +107,19 @@ impl Server {
             root: server.root.clone(),
             reason,
         };
-        let at = |path: &str| Url::parse(&format!("{}{path}", server.root)).map_err(|error| bad(error.to_string()));
+        let at = |path: &str| -> Result<Uri, Error> {
+            let place = format!("{}{path}", server.root).parse();
+            place.map_err(|_| bad("it is not an address".into()))
+        };
+        let list = at("/v1/models")?;
         let places: Result<_, Error> = PATHS.into_iter().map(|path| Ok((path, at(path)?))).collect();
-        let http = Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .tcp_nodelay(true)
-            .connect_timeout(CONNECT)
-            .pool_idle_timeout(IDLE)
-            .build();
+        let http = Client::new(&list, server.key).map_err(|error| bad(error.to_string()))?;
         let size = server.slots.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Self {
             overflow: server.overflow,
-            http: http.map_err(|error| bad(error.to_string()))?,
+            http,
             places: places?,
-            list: at("/v1/models")?,
-            key: server.key,
+            list,
             chosen: server.models,
             listed: Mutex::default(),
             slots: Arc::new(Semaphore::new(size)),
@@ -189,32 +199,20 @@ impl Server {
     }
 
     /// Sends a request. The error tells whether nobody was there.
-    async fn send(&self, path: &str, body: Bytes) -> Result<Response, (String, bool)> {
+    async fn send(&self, path: &str, body: Bytes) -> Result<Response<Incoming>, (String, bool)> {
         let place = self
             .places
             .get(path)
             .ok_or_else(|| ("it has no such path".to_owned(), false))?;
-        let request = || {
-            let request = self.http.post(place.clone());
-            let request = request.header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            self.with_key(request).body(body.clone())
-        };
-        match request().send().await {
+        match self.http.post(place, body.clone()).await {
             // A connection that rested may have been closed meanwhile; nothing of an answer had come.
-            Err(error) if error.is_request() && !error.is_connect() && !error.is_timeout() => request().send().await,
+            Err(error) if !error.is_connect() => self.http.post(place, body).await,
             sent => sent,
         }
         .map_err(|error| match error.is_connect() {
             true => ("it cannot be reached".to_owned(), true),
             false => ("it broke off".to_owned(), false),
         })
-    }
-
-    fn with_key(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
-        match &self.key {
-            Some(key) => request.header(header::AUTHORIZATION, key),
-            None => request,
-        }
     }
 
     /// Asks which models it has; false if it does not answer.
@@ -240,8 +238,8 @@ impl Server {
     }
 
     async fn list(&self) -> Result<BTreeSet<String>, String> {
-        let request = self.with_key(self.http.get(self.list.clone()));
-        let mut response = request.send().await.map_err(|_| "it cannot be reached".to_owned())?;
+        let response = self.http.get(&self.list).await;
+        let mut response = response.map_err(|_| "it cannot be reached".to_owned())?;
         if !response.status().is_success() {
             // Where names were chosen, nobody needs the list.
             if !self.chosen.is_empty() {
@@ -250,7 +248,8 @@ impl Server {
             return Err(format!("it answers with status {}", response.status().as_u16()));
         }
         let mut bytes = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(|_| "it broke off".to_owned())? {
+        let broken = |_| "it broke off".to_owned();
+        while let Some(piece) = client::piece(response.body_mut()).await.map_err(broken)? {
             if bytes.len() + piece.len() > MAX_LIST {
                 return Err("its list of models is too long".into());
             }

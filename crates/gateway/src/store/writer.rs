@@ -92,22 +92,13 @@ async fn together(connection: &mut SqliteConnection, changes: &[Change]) -> Resu
 }
 
 async fn write(connection: &mut SqliteConnection, changes: &[Change]) -> Result<Vec<Vec<SqliteRow>>, sqlx::Error> {
-    if let [change] = changes {
-        let rows = run(
-            connection,
-            format!("BEGIN IMMEDIATE; {}; COMMIT", change.sql),
-            change.arguments.clone(),
-        )
-        .await?;
-        return Ok(vec![rows]);
-    }
-    let none = SqliteArguments::default;
-    run(connection, "BEGIN IMMEDIATE".into(), none()).await?;
     let mut outcomes = Vec::with_capacity(changes.len());
-    for change in changes {
-        outcomes.push(run(connection, change.sql.clone(), change.arguments.clone()).await?);
+    for (index, change) in changes.iter().enumerate() {
+        let begin = if index == 0 { "BEGIN IMMEDIATE; " } else { "" };
+        let commit = if index + 1 == changes.len() { "; COMMIT" } else { "" };
+        let sql = format!("{begin}{}{commit}", change.sql);
+        outcomes.push(run(connection, sql, change.arguments.clone()).await?);
     }
-    run(connection, "COMMIT".into(), none()).await?;
     Ok(outcomes)
 }
 
