@@ -25,9 +25,10 @@ const MAX_CALLS: usize = 64;
 /// Books that are read at a time.
 const MAX_READS: usize = 8;
 
-/// Contacts and offers that are kept for the next start, and the time between two writes.
+/// Contacts, offers and sellers that are kept for the next start, and the time between two writes.
 const MAX_KEPT: usize = 48;
 const MAX_OFFERS_KEPT: usize = 1_024;
+const MAX_REMEMBERED: usize = 4_096;
 const KEEP: Duration = Duration::from_secs(60);
 
 /// How long a start may take to look at the offers of before: whether their providers have a stake, the chain knows.
@@ -134,6 +135,10 @@ async fn note(desk: &Desk, peer: NodeKey, announcement: Announcement) -> Result<
 /// Puts offers of before the last stop into the book, if they are still in force and their providers' stakes too: so that a
 /// restart does not have to wait until sellers announce themselves again. They go through the same checks.
 pub(crate) async fn restore(desk: &Desk) {
+    match desk.store.memories().await {
+        Ok(memories) => desk.book.resume(&memories),
+        Err(error) => tracing::warn!(%error, "what was known of sellers cannot be read"),
+    }
     let kept = desk.store.offers().await.unwrap_or_else(|error| {
         tracing::warn!(%error, "the offers of before cannot be read");
         Vec::new()
@@ -180,6 +185,11 @@ pub(crate) async fn browse(desk: Arc<Desk>, meeting: Vec<Peer>, stop: Cancellati
     keep(&desk).await;
 }
 
+/// Keeps what is known of sellers: the figures they are chosen by, and who cheated.
+pub(crate) async fn remember(desk: &Desk) -> Result<(), Error> {
+    desk.store.set_memories(&desk.book.memories(MAX_REMEMBERED)).await
+}
+
 /// Keeps who answers now, and what is on sale. Nobody answers while this machine is cut off: then those of before stay.
 async fn keep(desk: &Desk) {
     let contacts = desk.neighbours.answering(MAX_KEPT);
@@ -191,10 +201,10 @@ async fn keep(desk: &Desk) {
         if !offers.is_empty() {
             desk.store.set_offers(&offers).await?;
         }
-        Ok::<_, Error>(())
+        remember(desk).await
     };
     if let Err(error) = kept.await {
-        tracing::debug!(%error, "contacts and offers cannot be kept");
+        tracing::debug!(%error, "contacts, offers and figures cannot be kept");
     }
 }
 

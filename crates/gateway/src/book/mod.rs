@@ -13,7 +13,7 @@ use std::{
 };
 
 pub(crate) use door::Door;
-pub(crate) use meeting::{answer_peers, browse, restore};
+pub(crate) use meeting::{answer_peers, browse, remember, restore};
 pub(crate) use registry::meet_registered;
 use rialto_protocol::{
     Address, ModelId, NodeKey, Region,
@@ -25,7 +25,7 @@ use rialto_protocol::{
 pub(crate) use spread::{Spread, spread};
 pub(crate) use stake::Stakes;
 
-use crate::routing::{Pool, Records, Seller};
+use crate::routing::{Memory, Pool, Records, Seller};
 use shelf::Shelf;
 
 /// Most live offers.
@@ -170,6 +170,16 @@ impl Book {
             pages.take(offer.provider, offer.model);
         }
         is_newest
+    }
+
+    /// What is remembered of sellers over a restart, of so many at most.
+    pub(crate) fn memories(&self, most: usize) -> Vec<Memory> {
+        self.read().records.memories(most)
+    }
+
+    /// Takes in what was remembered of sellers.
+    pub(crate) fn resume(&self, memories: &[Memory]) {
+        self.write().records.resume(memories);
     }
 
     /// Drops what has expired.

@@ -29,6 +29,6 @@ pub(crate) use explain::explain;
 pub use pool::{Pool, Seller};
 pub use preferences::{Preferences, Sort};
 pub use prefix::{Prefixes, Prompt};
-pub(crate) use record::Records;
 pub use record::{Figures, Record, Visit};
+pub(crate) use record::{Memory, Records};
 pub use standing::{Penalty, Standing};

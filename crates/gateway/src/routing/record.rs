@@ -10,8 +10,10 @@ use std::{
 };
 
 use rialto_protocol::{Address, ModelId};
+use serde::{Deserialize, Serialize};
 
 use super::standing::{Penalty, Standing, now};
+use crate::store;
 
 /// Weight of the newest measurement in a moving mean.
 const NEWEST: f64 = 0.2;
@@ -36,6 +38,13 @@ impl Mean {
         (!value.is_nan()).then_some(value)
     }
 
+    /// Takes a mean of before, if it can be one.
+    fn resume(&self, mean: Option<f64>, most: f64) {
+        if let Some(mean) = mean.filter(|mean| (0.0..=most).contains(mean)) {
+            self.0.store(mean.to_bits(), Ordering::Relaxed);
+        }
+    }
+
     /// Two writers at once may lose one measurement, which a mean bears.
     fn add(&self, newest: f64, weight: f64) {
         let mean = self
@@ -52,6 +61,18 @@ struct Sample {
     good: bool,
     first_output: Option<f64>,
     speed: Option<f64>,
+}
+
+/// What a gateway knows of a seller after a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Memory {
+    provider: Address,
+    model: ModelId,
+    first_output: Option<f64>,
+    speed: Option<f64>,
+    reliability: Option<f64>,
+    /// Until when it is not asked because it cheated, in seconds since 1970; zero if it did not.
+    distrusted_until: u64,
 }
 
 /// What was measured of one seller of one model.
@@ -150,6 +171,33 @@ impl Record {
         }
     }
 
+    /// What is remembered of it; `None` before anything was measured.
+    fn memory(&self, provider: Address, model: ModelId) -> Option<Memory> {
+        let distrusted = self.standing.distrusted_for();
+        let memory = Memory {
+            provider,
+            model,
+            first_output: self.first_output.get(),
+            speed: self.speed.get(),
+            reliability: self.reliability.get(),
+            distrusted_until: match distrusted {
+                0 => 0,
+                left => store::now().saturating_add(left.div_ceil(1_000)),
+            },
+        };
+        (distrusted > 0 || memory.first_output.is_some() || !self.lock().is_empty()).then_some(memory)
+    }
+
+    fn resume(&self, memory: &Memory) {
+        self.first_output.resume(memory.first_output, f64::MAX);
+        self.speed.resume(memory.speed, f64::MAX);
+        self.reliability.resume(memory.reliability, 1.0);
+        let left = memory.distrusted_until.saturating_sub(store::now());
+        if left > 0 {
+            self.standing.distrust(left.saturating_mul(1_000));
+        }
+    }
+
     fn failed(&self) {
         self.reliability.add(0.0, OUTCOME);
         self.keep(Sample {
@@ -238,6 +286,24 @@ impl Records {
         let record = self.records.entry((provider, model));
         Arc::clone(record.or_insert_with(|| Arc::new(Record::new(Arc::clone(standing)))))
     }
+
+    /// What is remembered over a restart, of so many sellers at most: of cheats first.
+    pub(crate) fn memories(&self, most: usize) -> Vec<Memory> {
+        let all = self.records.iter();
+        let mut memories: Vec<_> = all
+            .filter_map(|((provider, model), record)| record.memory(*provider, *model))
+            .collect();
+        memories.sort_unstable_by_key(|memory| (memory.distrusted_until == 0, memory.provider, memory.model));
+        memories.truncate(most);
+        memories
+    }
+
+    /// Takes in what was remembered.
+    pub(crate) fn resume(&mut self, memories: &[Memory]) {
+        for memory in memories {
+            self.of(memory.provider, memory.model).resume(memory);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -266,6 +332,47 @@ mod tests {
         let figures = record.figures(60_000);
         assert_eq!((figures.answers, figures.first_output), (101, Some([1.0; 4])));
         assert!(figures.uptime.unwrap() < 0.01);
+    }
+
+    #[test]
+    fn what_was_measured_and_who_cheated_is_known_after_a_restart() {
+        let (good, cheat, model) = (Address([1; 20]), Address([2; 20]), ModelId([1; 32]));
+        let mut before = Records::default();
+        let second = Duration::from_secs(1);
+        before.of(good, model).answered(second, 10, second);
+        before.of(good, model).failed();
+        before.of(cheat, model).punish(Penalty::Cheated);
+        before.of(Address([3; 20]), model);
+        let memories = before.memories(9);
+        assert_eq!(memories.len(), 2, "of one there is nothing to remember");
+        assert_eq!(before.memories(1)[0].provider, cheat);
+
+        let mut after = Records::default();
+        after.resume(&postcard::from_bytes::<Vec<_>>(&postcard::to_stdvec(&memories).unwrap()).unwrap());
+        assert_eq!(after.memories(9).len(), 2);
+        let (known, other) = (after.of(good, model), after.of(cheat, ModelId([9; 32])));
+        assert_eq!((known.first_output(), known.speed()), (Some(1.0), Some(10.0)));
+        assert!(known.reliability() < 1.0 && !known.standing.is_distrusted());
+        assert!(other.standing.is_distrusted(), "whatever it sells");
+    }
+
+    #[test]
+    fn what_cannot_have_been_measured_is_not_taken_in() {
+        let mut records = Records::default();
+        let memory = Memory {
+            provider: Address([1; 20]),
+            model: ModelId([1; 32]),
+            first_output: Some(f64::NAN),
+            speed: Some(-1.0),
+            reliability: Some(2.0),
+            distrusted_until: u64::MAX,
+        };
+        records.resume(&[memory]);
+        let record = records.of(memory.provider, memory.model);
+        assert_eq!((record.first_output(), record.speed()), (None, None));
+        assert!((record.reliability() - 1.0).abs() < f64::EPSILON);
+        // For a day at most.
+        assert!(record.standing.distrusted_for() <= 24 * 3_600_000);
     }
 
     #[test]

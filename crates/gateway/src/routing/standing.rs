@@ -80,6 +80,22 @@ impl Standing {
         until > now() || (in_flight > 0 && self.failures.load(Ordering::Relaxed) > 0)
     }
 
+    /// For how many more milliseconds it is not asked at all, because it cheated.
+    pub(super) fn distrusted_for(&self) -> u64 {
+        if !self.cheated.load(Ordering::Relaxed) {
+            return 0;
+        }
+        self.until.load(Ordering::Relaxed).saturating_sub(now())
+    }
+
+    /// Notes that it cheated before this gateway's start, and is not asked for so many more milliseconds.
+    pub(super) fn distrust(&self, milliseconds: u64) {
+        let most = u64::try_from(CHEATED.as_millis()).unwrap_or(u64::MAX);
+        self.cheated.store(true, Ordering::Relaxed);
+        self.until
+            .fetch_max(now().saturating_add(milliseconds.min(most)), Ordering::Relaxed);
+    }
+
     /// Whether it cheated and is not asked at all for now.
     pub fn is_distrusted(&self) -> bool {
         self.cheated.load(Ordering::Relaxed) && self.until.load(Ordering::Relaxed) > now()

@@ -6,7 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use sqlx::Row as _;
 
 use super::{Store, pack, unpack};
-use crate::Error;
+use crate::{Error, routing::Memory};
 
 /// Under this name the store keeps how far the chain was followed.
 const TRAIL: &str = "trail";
@@ -16,6 +16,9 @@ const CONTACTS: &str = "contacts";
 
 /// Under this name it keeps offers of the book.
 const OFFERS: &str = "offers";
+
+/// Under this name it keeps what is known of sellers.
+const SELLERS: &str = "sellers";
 
 impl Store {
     /// How far the chain was followed; `None` if it never was.
@@ -38,11 +41,26 @@ impl Store {
         self.set_note(CONTACTS, contacts).await
     }
 
-    /// Offers that were in the book a while ago, in a form that another version may not understand: then there are none.
+    /// Offers that were in the book a while ago.
     pub(crate) async fn offers(&self) -> Result<Vec<Announcement>, Error> {
-        let kept = self.note(OFFERS).await;
+        self.list(OFFERS).await
+    }
+
+    /// What was known of sellers a while ago.
+    pub(crate) async fn memories(&self) -> Result<Vec<Memory>, Error> {
+        self.list(SELLERS).await
+    }
+
+    /// Notes what is known of sellers.
+    pub(crate) async fn set_memories(&self, memories: &[Memory]) -> Result<(), Error> {
+        self.set_note(SELLERS, memories).await
+    }
+
+    /// A list in a form that another version may not understand: then it is empty.
+    async fn list<T: DeserializeOwned>(&self, name: &'static str) -> Result<Vec<T>, Error> {
+        let kept = self.note(name).await;
         if let Err(Error::BadStore(reason)) = &kept {
-            tracing::debug!(reason, "the offers of before are not understood");
+            tracing::debug!(name, reason, "what was noted before is not understood");
             return Ok(Vec::new());
         }
         Ok(kept?.unwrap_or_default())

@@ -8,7 +8,7 @@ use rialto_protocol::{
 };
 
 use super::{Deal, tally::Tally};
-use crate::{buying::Bill, desk::Desk, paying::Channel, routing::Penalty, store::ChannelStatus};
+use crate::{book::remember, buying::Bill, desk::Desk, paying::Channel, routing::Penalty, store::ChannelStatus};
 
 /// Checks the receipt, keeps it, and says what the client is told.
 ///
@@ -80,6 +80,10 @@ pub(super) async fn dispute(desk: &Desk, deal: &Deal, channel: &Channel, complai
     channel.set_status(ChannelStatus::Disputed);
     if let Err(error) = desk.store.set_channel(channel.id, ChannelStatus::Disputed, 0).await {
         tracing::error!(channel = %channel.id, %error, "a dispute could not be noted");
+    }
+    // At once: a restart must not make it a seller like any other.
+    if let Err(error) = remember(desk).await {
+        tracing::error!(%provider, %error, "a cheat could not be noted");
     }
 }
 

@@ -17,6 +17,22 @@ async fn an_inflated_bill_is_not_accepted_and_the_answer_is_delivered() {
 }
 
 #[tokio::test]
+async fn who_cheated_is_not_asked_after_a_restart_either() {
+    let mut world = World::new(&[Manner::Inflates]).await;
+    assert_eq!(world.chat(json!({})).await.0, 200);
+    let (_, before) = world.chat(json!({})).await;
+    world.stop().await;
+    world.sellers[0].set(Manner::Honest);
+    world.start().await;
+    let (status, after) = world.chat(json!({})).await;
+    // As if nobody sold it; to be asked, it would need a new channel, and the chain does not answer.
+    assert_eq!(
+        (status.as_u16(), &after["error"]["code"]),
+        (503, &before["error"]["code"])
+    );
+}
+
+#[tokio::test]
 async fn a_seller_that_wants_two_chunks_ahead_gets_nothing() {
     let world = World::new(&[Manner::Greedy]).await;
     let (status, _) = world.chat(json!({})).await;
