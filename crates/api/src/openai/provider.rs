@@ -310,6 +310,25 @@ mod tests {
     }
 
     #[test]
+    fn the_page_about_requests_names_every_field_with_an_example_that_is_read() {
+        let page = include_str!("../../../../docs/requests.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"));
+        let mut named = Vec::new();
+        for (field, rest) in rows {
+            let example = rest.split_once("` |").unwrap().0;
+            read(&format!(r#"{{"{field}": {example}}}"#)).unwrap();
+            named.push(field);
+        }
+        // serde tells which fields there are to whoever asks for another one.
+        let complaint = read(r#"{"another": 1}"#).unwrap_err().to_string();
+        let (_, expected) = complaint.split_once("expected one of ").unwrap();
+        let mut fields: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
+        fields.sort_unstable();
+        named.sort_unstable();
+        assert_eq!(named, fields);
+    }
+
+    #[test]
     fn what_is_not_understood_is_refused_and_not_ignored() {
         for bad in [
             r#"{"regions": ["eu"]}"#,
