@@ -312,7 +312,9 @@ mod tests {
     #[test]
     fn the_page_about_requests_names_every_field_with_an_example_that_is_read() {
         let page = include_str!("../../../../docs/requests.md");
-        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"));
+        let rows = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"));
         let mut named = Vec::new();
         for (field, rest) in rows {
             let example = rest.split_once("` |").unwrap().0;

@@ -11,7 +11,7 @@ use super::outcome::Outcome;
 use crate::{
     Error,
     desk::Desk,
-    http::{Errand, ReplyBody, perform},
+    http::{Errand, ReplyBody, for_home, perform},
     store::{BatchRow, LineRow},
 };
 
@@ -46,8 +46,10 @@ async fn attempt(desk: &Arc<Desk>, batch: &BatchRow, line: &LineRow) -> Result<O
     let key = desk.store.key(&batch.key).await?.filter(|key| key.revoked_at.is_none());
     let key = key.ok_or(Error::BadKey)?;
     let body = read(desk, batch, line).await?;
-    let terms = if line.model.is_empty() {
-        // It cannot be read: asking says why.
+    let home = for_home(desk, &key, batch.endpoint, &body)?;
+    let stays = home.as_ref().is_some_and(|asked| !asked.overflows);
+    let terms = if line.model.is_empty() || stays {
+        // It cannot be read, and asking says why; or nothing is bought, so that it may be asked again after a crash.
         None
     } else {
         let terms = desk.batches.auctions.terms(desk, batch, line).await?;
@@ -59,6 +61,7 @@ async fn attempt(desk: &Arc<Desk>, batch: &BatchRow, line: &LineRow) -> Result<O
         key,
         idempotency: line.id,
         terms,
+        home,
     };
     let reply = perform(desk, errand, body).await?;
     match reply.body {

@@ -18,7 +18,7 @@ use super::{
     auth::authenticate,
     body, chat, completions, embeddings,
     error::Failure,
-    own,
+    own::{self, ForOwn, Served},
     query::Query,
     serving::{Caller, Presence, Reply},
 };
@@ -32,6 +32,8 @@ use crate::{
 /// Batches on a page when nobody says, and at most.
 const USUAL_PAGE: u32 = 20;
 const LONGEST_PAGE: u32 = 100;
+/// The pause after which the owner's own servers are asked again for room, in milliseconds.
+const HOME_MS: u64 = 1_000;
 /// The pause after which a key with too many batches may try again, in milliseconds.
 const CROWDED_MS: u64 = 60_000;
 
@@ -44,27 +46,48 @@ pub(crate) struct Errand {
     pub(crate) idempotency: [u8; 32],
     /// What was bid for it.
     pub(crate) terms: Option<Arc<Terms>>,
+    /// What the owner's own servers should know of it, if it is for them.
+    pub(crate) home: Option<ForOwn>,
+}
+
+/// What the owner's own servers should know of a request of a batch; `None` if it is not for them.
+pub(crate) fn for_home(
+    desk: &Desk,
+    key: &KeyRow,
+    endpoint: BatchEndpoint,
+    body: &Bytes,
+) -> Result<Option<ForOwn>, Error> {
+    own::for_own(desk, key, operation(endpoint), body)
+}
+
+fn operation(endpoint: BatchEndpoint) -> &'static str {
+    match endpoint {
+        BatchEndpoint::Chat => "chat",
+        BatchEndpoint::Completion => "completion",
+        BatchEndpoint::Embedding => "embedding",
+    }
 }
 
 /// Answers a request of a batch as it would be answered alone, at the terms of its batch.
 pub(crate) async fn perform(desk: &Arc<Desk>, errand: Errand, body: Bytes) -> Result<Reply, Error> {
-    let operation = match errand.endpoint {
-        BatchEndpoint::Chat => "chat",
-        BatchEndpoint::Completion => "completion",
-        BatchEndpoint::Embedding => "embedding",
-    };
-    // Batches buy: what stays at the owner's own servers is nothing for them.
-    if own::for_own(desk, &errand.key, operation, &body)?.is_some_and(|asked| !asked.overflows) {
-        let reason = "the owner's own servers have this model, and batches do not ask them";
-        return Err(BadRequest::value("model", reason).into());
-    }
-    let caller = Caller {
-        presence: Presence::new(desk, operation)?,
+    let mut caller = Caller {
+        presence: Presence::new(desk, operation(errand.endpoint))?,
         key: errand.key,
         idempotency: Some(errand.idempotency),
         explain: false,
         terms: errand.terms,
     };
+    // What can wait leaves half of the servers' slots to what cannot.
+    match errand.home {
+        Some(asked) if desk.own.is_at_ease(asked.model()) => {
+            match own::serve(desk, caller, &body, errand.endpoint.path(), asked).await? {
+                Served::Here(reply) => return Ok(reply),
+                Served::Elsewhere(back) => caller = *back,
+            }
+        }
+        Some(asked) if !asked.overflows => return Err(Error::OwnServersBusy { retry_ms: HOME_MS }),
+        _ => {}
+    }
     let desk = Arc::clone(desk);
     match errand.endpoint {
         BatchEndpoint::Chat => chat::answer(desk, caller, body).await,

@@ -36,7 +36,7 @@ use axum::{
 };
 
 pub(crate) use attempts::Attempts;
-pub(crate) use batches::{Errand, perform};
+pub(crate) use batches::{Errand, for_home, perform};
 pub(crate) use edge::serve;
 pub(crate) use error::Failure;
 pub(crate) use idempotent::Bells;

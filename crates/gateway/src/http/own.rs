@@ -29,10 +29,17 @@ const MAX_ANSWER: usize = 64 << 20;
 const WHOLE: u32 = 10;
 
 /// A request for a model of the owner's own servers.
-pub(super) struct ForOwn {
+pub(crate) struct ForOwn {
     wanted: Wanted,
     /// Whether the market is asked if they have no room.
-    pub(super) overflows: bool,
+    pub(crate) overflows: bool,
+}
+
+impl ForOwn {
+    /// The model, as it is asked for.
+    pub(super) fn model(&self) -> &str {
+        &self.wanted.model
+    }
 }
 
 /// What the owner's servers should know of a request; `None` if it is not for them. One that names sellers, or whose key

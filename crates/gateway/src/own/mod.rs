@@ -42,6 +42,9 @@ pub struct OwnServer {
     pub overflow: bool,
 }
 
+/// In thousandths.
+const HALF: usize = 500;
+
 /// Where a name leads: a server, with what it calls the model.
 type Place = (Arc<Server>, Arc<str>);
 type Places = Vec<Place>;
@@ -94,6 +97,15 @@ impl Own {
         let all = self.places();
         let places = self.find(&all, name)?;
         Some(places.iter().any(|(server, _)| server.overflow))
+    }
+
+    /// Whether a server with a model of this name has half of its slots free.
+    pub(crate) fn is_at_ease(&self, name: &str) -> bool {
+        let all = self.places();
+        let places = self.find(&all, name).map_or(&[][..], Vec::as_slice);
+        places
+            .iter()
+            .any(|(server, _)| server.is_well() && server.share_free() >= HALF)
     }
 
     /// Asks a server for the answer to a request, or another one while nothing of an answer came.

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
-use rialto_gateway::OwnServer;
 use rialto_protocol::{Price, Usage};
 use serde_json::{Value, json};
 
@@ -26,7 +25,7 @@ const QUARTER: Price = Price {
 /// What one answer of these tests uses.
 const USAGE: Usage = Usage { input: 10, output: 10 };
 
-fn lines(count: u64) -> String {
+pub(crate) fn lines(count: u64) -> String {
     let line = |number| {
         let body = chat(json!({}));
         let line =
@@ -63,7 +62,7 @@ impl World {
         body
     }
 
-    async fn batch(&self, content: &str) -> String {
+    pub(crate) async fn batch(&self, content: &str) -> String {
         let file = self.upload(content).await;
         let body = json!({
             "input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h",
@@ -74,7 +73,7 @@ impl World {
         batch["id"].as_str().unwrap().to_owned()
     }
 
-    async fn ended(&self, id: &str) -> Value {
+    pub(crate) async fn ended(&self, id: &str) -> Value {
         loop {
             let batch = self.look(&format!("/v1/batches/{id}")).await;
             let status = batch["status"].as_str().unwrap();
@@ -86,7 +85,7 @@ impl World {
     }
 
     /// The lines of a batch's output or of its errors, by their `custom_id`.
-    async fn read(&self, batch: &Value, file: &str) -> BTreeMap<String, Value> {
+    pub(crate) async fn read(&self, batch: &Value, file: &str) -> BTreeMap<String, Value> {
         let Some(id) = batch[file].as_str() else {
             return BTreeMap::new();
         };
@@ -106,7 +105,7 @@ impl World {
         read.collect()
     }
 
-    fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         let sellers = self.sellers.iter();
         sellers.map(|seller| seller.requests.load(Ordering::SeqCst)).sum()
     }
@@ -442,39 +441,4 @@ async fn a_batch_waits_while_its_key_is_at_a_limit() {
         json!({"total": 30, "completed": 30, "failed": 0})
     );
     assert_eq!(world.balance().await, (30 * cost(10, 10), 0));
-}
-
-#[tokio::test]
-async fn what_stays_at_the_owners_servers_is_not_bought_by_a_batch() {
-    let mut world = World::new(&[Manner::Honest]).await;
-    world.stop().await;
-    // Nothing listens there: and still the market is not asked.
-    let own = OwnServer {
-        root: "http://127.0.0.1:9".into(),
-        key: None,
-        models: [(TALKER.to_owned(), "home".to_owned())].into(),
-        slots: 1,
-        overflow: false,
-    };
-    world.own = vec![own.clone()];
-    world.start().await;
-    let id = world.batch(&lines(2)).await;
-    let batch = world.ended(&id).await;
-    assert_eq!(
-        (batch["request_counts"]["failed"].as_u64(), world.requests()),
-        (Some(2), 0)
-    );
-    let errors = world.read(&batch, "error_file_id").await;
-    assert_eq!(errors["r1"]["response"]["body"]["error"]["param"], "model");
-    world.stop().await;
-
-    world.own = vec![OwnServer { overflow: true, ..own }];
-    world.start().await;
-    let id = world.batch(&lines(2)).await;
-    let batch = world.ended(&id).await;
-    assert_eq!(
-        (batch["request_counts"]["completed"].as_u64(), world.requests()),
-        (Some(2), 2)
-    );
-    world.stop().await;
 }

@@ -43,6 +43,10 @@ struct Home {
 
 impl Home {
     async fn start(habit: Habit) -> (Arc<Self>, String) {
+        Self::start_at(habit, "127.0.0.1:0").await
+    }
+
+    async fn start_at(habit: Habit, address: &str) -> (Arc<Self>, String) {
         let home = Arc::new(Self {
             habit: Mutex::new(habit),
             asked: AtomicUsize::new(0),
@@ -54,7 +58,7 @@ impl Home {
             .route("/v1/models", get(listed))
             .route("/v1/chat/completions", post(answer))
             .with_state(Arc::clone(&home));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let root = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, routes).await });
         (home, root)
@@ -344,5 +348,53 @@ async fn a_client_that_leaves_frees_its_slot_and_the_server() {
     while world.say("home", json!({})).await.status() != 200 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_is_answered_by_the_owners_servers_for_nothing() {
+    let (home, root) = Home::start(Habit::Answers).await;
+    // Nobody sells it.
+    let mut world = world(vec![server(&root)]).await;
+    let id = world.batch(&batches::lines(5).replace(TALKER, "home")).await;
+    let batch = world.ended(&id).await;
+    assert_eq!((&batch["request_counts"]["completed"], home.asked()), (&json!(5), 5));
+    let answers = world.read(&batch, "output_file_id").await;
+    let answer = &answers["r1"]["response"]["body"];
+    assert_eq!(answer["choices"][0]["message"]["content"], "home");
+    assert_eq!((world.requests(), world.balance().await), (0, (0, 0)));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_batch_keeps_at_home_waits_for_its_servers_and_is_never_bought() {
+    // Nothing listens there at first.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let mut own = server(&format!("http://{address}"));
+    own.models = [(TALKER.to_owned(), "home".to_owned())].into();
+    let mut world = world(vec![own.clone()]).await;
+    let id = world.batch(&batches::lines(2)).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let waits = world.get(&format!("/v1/batches/{id}")).await;
+    assert_eq!((&waits["status"], world.requests()), (&json!("in_progress"), 0));
+    let (home, _) = Home::start_at(Habit::Answers, &address.to_string()).await;
+    let batch = world.ended(&id).await;
+    assert_eq!((&batch["request_counts"]["completed"], home.asked()), (&json!(2), 2));
+    assert_eq!(world.requests(), 0);
+    world.stop().await;
+
+    // Where the market may serve what there is no room for, it does.
+    *home.habit.lock().unwrap() = Habit::IsBusy;
+    own.overflow = true;
+    world.own = vec![own];
+    world.start().await;
+    let id = world.batch(&batches::lines(2)).await;
+    let batch = world.ended(&id).await;
+    assert_eq!(
+        (&batch["request_counts"]["completed"], world.requests()),
+        (&json!(2), 2)
+    );
     world.stop().await;
 }
