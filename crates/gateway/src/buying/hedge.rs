@@ -22,7 +22,7 @@ use crate::{
 pub(super) struct Lost {
     /// What it may come to at most.
     most: Part,
-    ended: Ended,
+    ended: Arc<Ended>,
 }
 
 impl Lost {
@@ -32,20 +32,18 @@ impl Lost {
         most.cost = offer.price.cost(trade::first_part(offer, &order.job, order.most_input));
         Self {
             most,
-            ended: Ended::default(),
+            ended: Arc::default(),
         }
     }
 
     /// What it came to; `None` if nothing is owed. Until that is known it is the most that may be billed.
     pub(super) fn part(&self) -> Option<Part> {
-        let part = match self.ended.get() {
-            Some(outcome) => Part {
-                channel: outcome.channel,
-                sequence: outcome.sequence,
-                cost: outcome.cost,
-                ..self.most.clone()
-            },
-            None => self.most.clone(),
+        let outcome = self.ended.so_far(self.most.cost);
+        let part = Part {
+            channel: outcome.channel,
+            sequence: outcome.sequence,
+            cost: outcome.cost,
+            ..self.most.clone()
         };
         (part.cost > NanoDollars::ZERO).then_some(part)
     }
@@ -62,7 +60,7 @@ impl Desk {
     ) -> Result<Begun, (Error, Next)> {
         // What can wait is not bought twice.
         let Some(after) = order.preferences.hedge_after.filter(|_| order.terms.is_none()) else {
-            return self.attempt(order, picked, Ended::default()).await;
+            return self.attempt(order, picked, Arc::default()).await;
         };
         let (began, slow) = (Instant::now(), Arc::clone(&picked.seller.record));
         let first = Lost::at(order, &picked.seller);

@@ -113,7 +113,12 @@ impl Desk {
     }
 
     /// Begins a trade and waits until its first output or its end.
-    async fn attempt(self: &Arc<Self>, order: &Order, picked: Picked, ended: Ended) -> Result<Begun, (Error, Next)> {
+    async fn attempt(
+        self: &Arc<Self>,
+        order: &Order,
+        picked: Picked,
+        ended: Arc<Ended>,
+    ) -> Result<Begun, (Error, Next)> {
         let Picked { seller, route, bid } = picked;
         let offer = &seller.offer;
         self.prefixes.note(&order.prompt, offer.provider, offer.model);

@@ -41,8 +41,7 @@ pub(super) async fn run(desk: Arc<Desk>, deal: Deal, events: mpsc::Sender<Event>
         }
         Err(trouble) => (Event::failed(trouble), Outcome::default()),
     };
-    // It is told once.
-    let _ = ended.set(outcome);
+    ended.set(outcome);
     let _ = timeout(patience, events.send(last)).await;
 }
 
@@ -132,6 +131,8 @@ impl Conversation {
                 .acquire(offer, &deal.listing, reservation)
                 .await
                 .map_err(|error| cannot_pay(&desk, &deal.seller, error))?;
+            // In this order: who stops listening now finds this noted, or is found gone.
+            deal.ended.set_asks();
             if events.is_closed() {
                 return Err((Error::Stopping, Next::Nobody));
             }

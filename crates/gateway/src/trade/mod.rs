@@ -6,7 +6,10 @@ mod dial;
 mod settle;
 mod tally;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use rialto_protocol::{ChannelId, NanoDollars, RequestId, Usage, job::Job, offer::Offer, output::Output};
 use tokio::sync::mpsc;
@@ -37,11 +40,37 @@ pub(crate) struct Deal {
     /// The bid at whose price it is bought; the seller's offer then has that price.
     pub(crate) bid: Option<Arc<BidInHand>>,
     /// Where it is noted what the trade came to.
-    pub(crate) ended: Ended,
+    pub(crate) ended: Arc<Ended>,
 }
 
-/// What a trade came to once it has ended, for whoever does not listen to it any more.
-pub(crate) type Ended = Arc<OnceLock<Outcome>>;
+/// What becomes of a trade, for whoever does not listen to it any more.
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    asks: AtomicBool,
+    outcome: OnceLock<Outcome>,
+}
+
+impl Ended {
+    /// Notes that the seller is asked now, unless nobody listens.
+    fn set_asks(&self) {
+        self.asks.store(true, Ordering::SeqCst);
+    }
+
+    fn set(&self, outcome: Outcome) {
+        // It is told once.
+        let _ = self.outcome.set(outcome);
+    }
+
+    /// What it came to; until that is known, `most` where the seller was asked.
+    pub(crate) fn so_far(&self, most: NanoDollars) -> Outcome {
+        let asked = self.asks.load(Ordering::SeqCst);
+        let unknown = Outcome {
+            cost: if asked { most } else { NanoDollars::ZERO },
+            ..Outcome::default()
+        };
+        self.outcome.get().copied().unwrap_or(unknown)
+    }
+}
 
 /// What a trade came to.
 #[derive(Debug, Clone, Copy, Default)]

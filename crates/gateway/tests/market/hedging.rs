@@ -22,17 +22,6 @@ fn asked(world: &World) -> Vec<usize> {
     counts.collect()
 }
 
-/// Waits until nothing is held of the key's budget; what was spent.
-async fn spent(world: &World) -> u128 {
-    loop {
-        let (spent, held) = world.balance().await;
-        if held == 0 {
-            return spent;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 #[tokio::test]
 async fn the_faster_of_two_answers_and_what_the_slower_did_is_on_the_bill() {
     let world = World::with(&[SLOW, Manner::Honest], TaskKind::Chat, Some(1_000_000)).await;
@@ -57,10 +46,20 @@ async fn the_faster_of_two_answers_and_what_the_slower_did_is_on_the_bill() {
     assert_eq!(trade["cost_nanodollars"], (costs[0] + costs[1]).to_string());
 
     // Both receipts come, each is charged, and nothing stays held.
-    assert_eq!(spent(&world).await, cost(10, 0) + cost(10, 10));
+    assert_eq!(world.settled().await, cost(10, 0) + cost(10, 10));
     let receipts = world.store().receipts(10).await.unwrap();
     assert_eq!(receipts.len(), 2);
     assert!(receipts.iter().all(|receipt| receipt.complaint.is_none()));
+}
+
+#[tokio::test]
+async fn a_seller_that_was_never_reached_is_no_part_of_the_bill() {
+    let world = World::new(&[Manner::Honest, Manner::Honest]).await;
+    world.sellers[0].node.close().await;
+    let (status, answer) = hedged(&world, 100).await;
+    assert_eq!((status, asked(&world)), (StatusCode::OK, vec![0, 1]), "{answer}");
+    assert_eq!(answer["usage"]["trade"].get("parts"), None);
+    assert_eq!(answer["usage"]["trade"]["cost_nanodollars"], cost(10, 10).to_string());
 }
 
 #[tokio::test]
@@ -89,7 +88,7 @@ async fn a_slow_seller_is_waited_for_where_company_does_not_help() {
         assert_eq!(*provider, world.sellers[0].key.address().to_string());
         // A refusal costs nothing, and is no part of the bill.
         assert_eq!(answer["usage"]["trade"].get("parts"), None);
-        assert_eq!(spent(&world).await, cost(10, 10));
+        assert_eq!(world.settled().await, cost(10, 10));
     }
 }
 
@@ -118,5 +117,5 @@ async fn a_hedge_that_the_budget_does_not_bear_is_not_made() {
     let (status, answer) = hedged(&world, 30).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     assert_eq!(asked(&world), [1, 0]);
-    assert_eq!(spent(&world).await, cost(10, 10));
+    assert_eq!(world.settled().await, cost(10, 10));
 }

@@ -202,6 +202,17 @@ impl World {
         self.store().channels().await.unwrap()[0].status
     }
 
+    /// Waits until nothing is held of the key's budget; what was spent.
+    async fn settled(&self) -> u128 {
+        loop {
+            let (spent, held) = self.balance().await;
+            if held == 0 {
+                return spent;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Spent and held by the key.
     async fn balance(&self) -> (u128, u128) {
         let id = self.key.split('-').nth(1).unwrap();

@@ -35,17 +35,6 @@ fn requests(world: &World) -> usize {
     world.sellers[0].requests.load(Ordering::SeqCst)
 }
 
-/// Waits until nothing is held any more; what was spent.
-async fn settled(world: &World) -> u128 {
-    loop {
-        let (spent, held) = world.balance().await;
-        if held == 0 {
-            return spent;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 #[tokio::test]
 async fn a_retry_of_an_answer_that_was_swallowed_is_told_it_again() {
     let world = World::new(&[Manner::Honest]).await;
@@ -85,7 +74,7 @@ async fn an_answer_that_was_left_goes_on_for_the_retry() {
         text.contains("w0 ") && text.contains("w39 ") && text.ends_with("data: [DONE]\n\n"),
         "{text}"
     );
-    assert_eq!(settled(&world).await, cost(10, 10) + cost(10, 40));
+    assert_eq!(world.settled().await, cost(10, 10) + cost(10, 40));
     assert_eq!(requests(&world), 2);
 }
 
@@ -106,7 +95,7 @@ async fn without_a_retry_it_is_cancelled_and_not_bought_again_unasked() {
     let mut left = send(&world, 0, &body).await;
     left.chunk().await.unwrap();
     drop(left);
-    let spent = settled(&world).await;
+    let spent = world.settled().await;
     assert!(spent > 0 && spent < cost(10, 300), "{spent}");
     let late = send(&world, 1, &body).await;
     assert_eq!(
@@ -171,7 +160,7 @@ async fn equal_calls_side_by_side_are_bought_once_each() {
     };
     let answered = futures::future::join_all((0..CALLS).map(call)).await;
     assert_eq!(answered, [200; CALLS]);
-    let spent = settled(&world).await;
+    let spent = world.settled().await;
     assert!(requests(&world) <= CALLS, "{}", requests(&world));
     assert!(spent <= cost(10, 10) * u128::try_from(CALLS).unwrap(), "{spent}");
 }
