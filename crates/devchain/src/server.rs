@@ -3,8 +3,8 @@
 use crate::{node::Node, rpc};
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, State, rejection::BytesRejection},
+    body::Body,
+    extract::State,
     http::{
         HeaderMap, HeaderValue, Method, StatusCode,
         header::{CONTENT_TYPE, ORIGIN},
@@ -12,11 +12,15 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
+use futures::StreamExt as _;
 use std::{sync::Arc, time::Duration};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 /// The most bytes of a request body.
 const MAX_BODY: usize = 4 << 20;
+
+/// The most bytes of a body that are read and forgotten before it is refused.
+const MAX_FORGOTTEN: usize = 16 << 20;
 
 /// The routes: one, for JSON-RPC.
 pub(crate) fn router(node: Arc<Node>) -> Router {
@@ -28,28 +32,55 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .max_age(Duration::from_secs(600));
     Router::new()
         .route("/", post(answer))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(cors)
         .with_state(node)
 }
 
-async fn answer(State(node): State<Arc<Node>>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
+async fn answer(State(node): State<Arc<Node>>, headers: HeaderMap, body: Body) -> Response {
     // A browser sends simple requests without asking first, so CORS alone would let any web page write blindly.
     if headers.get(ORIGIN).is_some_and(|origin| !is_local(origin)) {
         let reason = "web pages may use this chain from localhost only";
         return (StatusCode::FORBIDDEN, Json(rpc::oversized(reason))).into_response();
     }
-    let body = match body {
+    let body = match read(body).await {
         Ok(body) => body,
-        Err(rejection) => {
+        Err(status) => {
             let reason = format!("body not readable, or larger than {MAX_BODY} bytes");
-            return (rejection.status(), Json(rpc::oversized(&reason))).into_response();
+            return (status, Json(rpc::oversized(&reason))).into_response();
         }
     };
     match rpc::respond(&node, &body).await {
         Some(response) => Json(response).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     }
+}
+
+/// Reads a body. One that is too long is read further and forgotten, within bounds: many clients read no answer
+/// before they have sent everything, and would see a broken connection instead of the refusal.
+///
+/// # Errors
+///
+/// The status to answer with, when the body is too long or breaks off.
+async fn read(body: Body) -> Result<Vec<u8>, StatusCode> {
+    let mut pieces = body.into_data_stream();
+    let mut whole = Vec::new();
+    let mut length = 0_usize;
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| StatusCode::BAD_REQUEST)?;
+        length = length.saturating_add(piece.len());
+        if length > MAX_FORGOTTEN {
+            break;
+        }
+        if length <= MAX_BODY {
+            whole.extend_from_slice(&piece);
+        } else {
+            whole = Vec::new();
+        }
+    }
+    if length > MAX_BODY {
+        return Err(StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    Ok(whole)
 }
 
 /// Whether a web page comes from this machine or is a wallet's own page.
