@@ -30,10 +30,7 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .allow_headers([CONTENT_TYPE])
         .allow_private_network(true)
         .max_age(Duration::from_secs(600));
-    Router::new()
-        .route("/", post(answer))
-        .layer(cors)
-        .with_state(node)
+    Router::new().route("/", post(answer)).layer(cors).with_state(node)
 }
 
 async fn answer(State(node): State<Arc<Node>>, headers: HeaderMap, body: Body) -> Response {
