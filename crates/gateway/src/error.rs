@@ -186,6 +186,9 @@ pub enum Error {
     /// The store failed.
     #[error("the store failed: {0}")]
     Store(#[from] sqlx::Error),
+    /// The same, where it is written.
+    #[error("the store failed: {0}")]
+    Write(#[from] rusqlite::Error),
     /// The store was written by another version, or is damaged.
     #[error("the store cannot be read: {0}")]
     BadStore(String),

@@ -6,6 +6,9 @@ pub enum Error {
     /// The store cannot be opened, read or written. The operator's disk or permissions.
     #[error("the provider's store: {0}")]
     Store(#[from] sqlx::Error),
+    /// The same, where it is written.
+    #[error("the provider's store: {0}")]
+    Write(#[from] rusqlite::Error),
     /// The store was written by a newer version, or its schema was changed by hand.
     #[error("the provider's store has another version: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
@@ -33,6 +36,7 @@ impl Error {
         match self {
             Self::Chain(error) => error.is_retryable(),
             Self::Store(_)
+            | Self::Write(_)
             | Self::Migration(_)
             | Self::Corrupt(_)
             | Self::StoreFailed

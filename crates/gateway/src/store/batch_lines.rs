@@ -57,7 +57,7 @@ impl Store {
     /// Forgets the requests of a batch whose file is read again from its beginning.
     pub(crate) async fn clear_lines(&self, batch: &str) -> Result<(), Error> {
         let query = sqlx::query("DELETE FROM batch_lines WHERE batch = ?").bind(batch);
-        query.execute(&self.writer).await?;
+        query.execute(&mut *self.write().await?).await?;
         Ok(())
     }
 
@@ -96,7 +96,7 @@ impl Store {
         )
         .bind(count_to_sql(total))
         .bind(batch)
-        .execute(&self.writer)
+        .execute(&mut *self.write().await?)
         .await?;
         Ok(())
     }
@@ -128,7 +128,7 @@ impl Store {
         let sql = "UPDATE batch_lines SET state = 'running', posted_input = ?, posted_output = ?, posted_request = ?
                    WHERE id = ? AND state = 'waiting'";
         let query = sqlx::query(sql).bind(input).bind(output).bind(request);
-        query.bind(line.to_vec()).execute(&self.writer).await?;
+        query.bind(line.to_vec()).execute(&mut *self.write().await?).await?;
         Ok(())
     }
 
@@ -138,7 +138,10 @@ impl Store {
         let sql = "UPDATE batch_lines SET state = 'waiting' WHERE id = ?1 AND state = 'running'
                    AND NOT EXISTS (SELECT 1 FROM requests WHERE idempotency = ?1)
                    AND NOT EXISTS (SELECT 1 FROM receipts WHERE idempotency = ?1)";
-        let done = sqlx::query(sql).bind(line.to_vec()).execute(&self.writer).await?;
+        let done = sqlx::query(sql)
+            .bind(line.to_vec())
+            .execute(&mut *self.write().await?)
+            .await?;
         Ok(done.rows_affected() > 0)
     }
 

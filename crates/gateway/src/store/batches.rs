@@ -180,7 +180,7 @@ impl Store {
             BatchStatus::Cancelled => "UPDATE batches SET status = ?, cancelled_at = ? WHERE id = ? AND status = ?",
         };
         let query = sqlx::query(sql).bind(to.name()).bind(count_to_sql(now)).bind(id);
-        let done = query.bind(from.name()).execute(&self.writer).await?;
+        let done = query.bind(from.name()).execute(&mut *self.write().await?).await?;
         Ok(done.rows_affected() > 0)
     }
 
@@ -191,7 +191,7 @@ impl Store {
             .bind(text)
             .bind(count_to_sql(now))
             .bind(id)
-            .execute(&self.writer)
+            .execute(&mut *self.write().await?)
             .await?;
         Ok(())
     }
@@ -199,7 +199,7 @@ impl Store {
     /// Notes that requests of a batch remained when its time ran out.
     pub(crate) async fn mark_expired(&self, id: &str, now: u64) -> Result<(), Error> {
         let query = sqlx::query("UPDATE batches SET expired_at = ? WHERE id = ?").bind(count_to_sql(now));
-        query.bind(id).execute(&self.writer).await?;
+        query.bind(id).execute(&mut *self.write().await?).await?;
         Ok(())
     }
 

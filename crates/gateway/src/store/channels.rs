@@ -115,7 +115,7 @@ impl Store {
         .bind(to_sql(funded.get()))
         .bind(count_to_sql(now()))
         .bind(count_to_sql(now()))
-        .execute(&self.writer)
+        .execute(&mut *self.write().await?)
         .await?;
         Ok(())
     }
@@ -135,7 +135,7 @@ impl Store {
     pub(crate) async fn forget_channel(&self, channel: ChannelId) -> Result<(), Error> {
         sqlx::query("DELETE FROM channels WHERE id = ? AND status = 'opening' AND signed_micro = 0")
             .bind(channel.0.to_vec())
-            .execute(&self.writer)
+            .execute(&mut *self.write().await?)
             .await?;
         Ok(())
     }
@@ -155,7 +155,7 @@ impl Store {
                 _ => 0,
             })
             .bind(channel.0.to_vec())
-            .execute(&self.writer)
+            .execute(&mut *self.write().await?)
             .await?;
         Ok(())
     }
@@ -165,7 +165,7 @@ impl Store {
         sqlx::query("UPDATE channels SET funded_micro = MAX(funded_micro, ?) WHERE id = ?")
             .bind(to_sql(funded.get()))
             .bind(channel.0.to_vec())
-            .execute(&self.writer)
+            .execute(&mut *self.write().await?)
             .await?;
         Ok(())
     }
@@ -175,7 +175,7 @@ impl Store {
         sqlx::query("UPDATE channels SET funded_micro = ? WHERE id = ?")
             .bind(to_sql(funded.get()))
             .bind(channel.0.to_vec())
-            .execute(&self.writer)
+            .execute(&mut *self.write().await?)
             .await?;
         Ok(())
     }

@@ -109,7 +109,11 @@ impl Store {
     pub(crate) async fn delete_file(&self, key: &str, id: &str) -> Result<bool, Error> {
         let sql = "DELETE FROM files WHERE id = ?1 AND key = ?2 AND NOT EXISTS (SELECT 1 FROM batches
                    WHERE input_file = ?1 AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling'))";
-        let done = sqlx::query(sql).bind(id).bind(key).execute(&self.writer).await?;
+        let done = sqlx::query(sql)
+            .bind(id)
+            .bind(key)
+            .execute(&mut *self.write().await?)
+            .await?;
         Ok(done.rows_affected() > 0)
     }
 
@@ -117,7 +121,10 @@ impl Store {
     pub(crate) async fn expire_files(&self, now: u64) -> Result<(), Error> {
         let sql = "DELETE FROM files WHERE expires_at <= ? AND NOT EXISTS (SELECT 1 FROM batches
                    WHERE input_file = files.id AND status IN ('validating', 'in_progress', 'finalizing', 'cancelling'))";
-        sqlx::query(sql).bind(count_to_sql(now)).execute(&self.writer).await?;
+        sqlx::query(sql)
+            .bind(count_to_sql(now))
+            .execute(&mut *self.write().await?)
+            .await?;
         Ok(())
     }
 

@@ -97,7 +97,7 @@ impl Store {
             .bind(pack(&answer.headers)?)
             .bind(&answer.body)
             .bind(id.to_vec())
-            .execute(&self.writer)
+            .execute(&mut *self.write().await?)
             .await?;
         Ok(())
     }
@@ -109,7 +109,7 @@ impl Store {
              (SELECT 1 FROM requests WHERE idempotency = ?1 AND state IN ('open', 'interrupted'))",
         )
         .bind(id.to_vec())
-        .execute(&self.writer)
+        .execute(&mut *self.write().await?)
         .await?;
         Ok(done.rows_affected() > 0)
     }
@@ -119,7 +119,7 @@ impl Store {
     pub(crate) async fn lose_claim(&self, id: [u8; 32]) -> Result<(), Error> {
         sqlx::query("UPDATE idempotency SET boot = zeroblob(16) WHERE id = ? AND status IS NULL")
             .bind(id.to_vec())
-            .execute(&self.writer)
+            .execute(&mut *self.write().await?)
             .await?;
         Ok(())
     }
@@ -128,7 +128,7 @@ impl Store {
     pub(crate) async fn prune_answers(&self, before: u64) -> Result<u64, Error> {
         let done = sqlx::query("DELETE FROM idempotency WHERE created_at < ?")
             .bind(count_to_sql(before))
-            .execute(&self.writer)
+            .execute(&mut *self.write().await?)
             .await?;
         Ok(done.rows_affected())
     }

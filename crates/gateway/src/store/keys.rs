@@ -122,7 +122,7 @@ impl Store {
             .bind(hash(&text).to_vec())
             .bind(budget.map(|amount| to_sql(amount.get())))
             .bind(to_sql(created_at.into()))
-            .execute(&self.writer)
+            .execute(&mut *self.write().await?)
             .await?;
         let row = KeyRow {
             id,
@@ -189,7 +189,7 @@ impl Store {
         let done = sqlx::query("UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL")
             .bind(to_sql(now().into()))
             .bind(id)
-            .execute(&self.writer)
+            .execute(&mut *self.write().await?)
             .await?;
         self.remembered.forget(id);
         Ok(done.rows_affected() > 0)
@@ -200,7 +200,7 @@ impl Store {
         let done = sqlx::query("UPDATE keys SET budget_micro = ? WHERE id = ?")
             .bind(budget.map(|amount| to_sql(amount.get())))
             .bind(id)
-            .execute(&self.writer)
+            .execute(&mut *self.write().await?)
             .await?;
         self.remembered.forget(id);
         Ok(done.rows_affected() > 0)
@@ -238,7 +238,7 @@ impl Store {
         let done = sqlx::query("UPDATE keys SET provider = ? WHERE id = ?")
             .bind(provider.map(ToString::to_string))
             .bind(id)
-            .execute(&self.writer)
+            .execute(&mut *self.write().await?)
             .await?;
         self.remembered.forget(id);
         Ok(done.rows_affected() > 0)

@@ -21,7 +21,12 @@ pub(crate) mod tests;
 mod uses;
 mod writer;
 
-use std::{path::Path, time::Duration};
+use std::{
+    ops::{Deref, DerefMut},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 pub(crate) use batch_lines::{Ended, LineRow};
 pub(crate) use batches::{BatchRow, Written};
@@ -36,19 +41,36 @@ pub use read::{ReceiptRow, Spend};
 use remembered::Remembered;
 pub(crate) use requests::{Begin, OpenRequest, budget_error};
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    Sqlite, SqliteConnection, SqlitePool, Transaction,
+    pool::PoolConnection,
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
+use tokio::sync::{Mutex, OwnedMutexGuard};
 pub use uses::Used;
 use writer::Writer;
 
 use crate::Error;
 
+/// How long another process may hold the file.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// How the file is written. FULL: a voucher may only leave once its total would survive a loss of power. The last two are
+/// for where the system's own flush stops at the drive's cache, as on macOS; elsewhere they mean nothing.
+const PRAGMAS: [(&str, &str); 5] = [
+    ("journal_mode", "WAL"),
+    ("synchronous", "FULL"),
+    ("foreign_keys", "ON"),
+    ("fullfsync", "1"),
+    ("checkpoint_fullfsync", "1"),
+];
+
 /// The gateway's store. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// One connection: SQLite has one writer, and waiting for it here is fairer than in its busy loop.
+    /// What is written seldom: one connection, in turn with the other writer.
     writer: SqlitePool,
+    /// Held by whoever writes.
+    turn: Arc<Mutex<()>>,
     /// Changes that requests wait for, put together.
     changes: Writer,
     readers: SqlitePool,
@@ -63,17 +85,13 @@ impl Store {
     }
 
     async fn open_file(path: &Path) -> Result<Self, Error> {
-        let options = SqliteConnectOptions::new()
+        let mut options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // A voucher may only leave once its total would survive a loss of power.
-            .synchronous(SqliteSynchronous::Full)
-            // Where the system's own flush stops at the drive's cache, as on macOS; elsewhere these mean nothing.
-            .pragma("fullfsync", "1")
-            .pragma("checkpoint_fullfsync", "1")
-            .busy_timeout(Duration::from_secs(10))
-            .foreign_keys(true);
+            .busy_timeout(BUSY);
+        for (name, value) in PRAGMAS {
+            options = options.pragma(name, value);
+        }
         // A connection to a file does not break while it rests: none is tried before it is used.
         let pool = || SqlitePoolOptions::new().test_before_acquire(false);
         let writer = pool().max_connections(1).connect_with(options.clone()).await?;
@@ -83,9 +101,11 @@ impl Store {
             .connect_with(options.read_only(true).create_if_missing(false))
             .await?;
         restrict(path);
-        let changes = Writer::start(writer.clone());
+        let turn = Arc::default();
+        let changes = Writer::start(path, Arc::clone(&turn))?;
         Ok(Self {
             writer,
+            turn,
             changes,
             readers,
             remembered: Remembered::default(),
@@ -97,7 +117,7 @@ impl Store {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .read_only(true)
-            .busy_timeout(Duration::from_secs(10));
+            .busy_timeout(BUSY);
         let readers = SqlitePoolOptions::new()
             .max_connections(1)
             .connect_with(options)
@@ -105,22 +125,59 @@ impl Store {
         schema::check(&readers).await?;
         Ok(Self {
             writer: readers.clone(),
-            changes: Writer::start(readers.clone()),
+            turn: Arc::default(),
+            changes: Writer::none(),
             readers,
             remembered: Remembered::default(),
         })
     }
 
+    /// A connection that may write.
+    async fn write(&self) -> Result<Alone<PoolConnection<Sqlite>>, Error> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let inner = self.writer.acquire().await?;
+        Ok(Alone { inner, _turn: turn })
+    }
+
     /// A transaction that writes. It takes the write lock at once: one that reads first and writes later fails when
     /// another process wrote in between.
-    async fn transaction(&self) -> Result<Transaction<'static, Sqlite>, Error> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    async fn transaction(&self) -> Result<Alone<Transaction<'static, Sqlite>>, Error> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let inner = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        Ok(Alone { inner, _turn: turn })
     }
 
     /// Ends all connections; what was written is in the file.
     pub async fn close(&self) {
+        self.changes.close().await;
         self.readers.close().await;
         self.writer.close().await;
+    }
+}
+
+/// What writes, and the turn that it has.
+struct Alone<T> {
+    inner: T,
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Alone<Transaction<'static, Sqlite>> {
+    async fn commit(self) -> Result<(), sqlx::Error> {
+        self.inner.commit().await
+    }
+}
+
+impl<T: Deref<Target = SqliteConnection>> Deref for Alone<T> {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.inner
+    }
+}
+
+impl<T: DerefMut<Target = SqliteConnection>> DerefMut for Alone<T> {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.inner
     }
 }
 

@@ -81,7 +81,7 @@ impl Store {
         sqlx::query("INSERT OR REPLACE INTO notes (name, body) VALUES (?, ?)")
             .bind(name)
             .bind(pack(body)?)
-            .execute(&self.writer)
+            .execute(&mut *self.write().await?)
             .await?;
         Ok(())
     }

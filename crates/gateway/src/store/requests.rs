@@ -1,7 +1,7 @@
 //! Requests under way and the receipts that settle them. A request is on disk before its first voucher leaves.
 
 use rialto_protocol::{ChannelId, Digest, MicroDollars, NanoDollars, Price, RequestId, SignedReceipt, Usage};
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::{Row as _, SqliteConnection};
 
 use super::{
     Store, count_to_sql, from_sql, id,
@@ -18,56 +18,59 @@ use crate::{
 /// Notes a request, from these values or rows, and what its channel's total is then.
 macro_rules! begin {
     ($values:literal) => {
-        concat!(
-            "INSERT INTO requests (id, channel, key, idempotency, price, request_hash, max_input, covered_output,
-             reserved_nano, hold_nano, hold_units, state, started_at) ",
-            $values,
-            " RETURNING 1;
-             UPDATE channels SET signed_micro = MAX(signed_micro, $12), used_at = $13
-             WHERE id = $2 AND EXISTS (SELECT 1 FROM requests WHERE id = $1)"
-        )
+        &[
+            concat!(
+                "INSERT INTO requests (id, channel, key, idempotency, price, request_hash, max_input, covered_output,
+                 reserved_nano, hold_nano, hold_units, state, started_at) ",
+                $values,
+                " RETURNING 1"
+            ),
+            "UPDATE channels SET signed_micro = MAX(signed_micro, $12), used_at = $13
+             WHERE id = $2 AND EXISTS (SELECT 1 FROM requests WHERE id = $1)",
+        ]
     };
 }
 
 /// Begins a request if its key is valid, has no limits, and its budget covers the most that it can cost.
-const BEGIN_WITHOUT_LIMITS: &str = begin!(
+const BEGIN_WITHOUT_LIMITS: &[&str] = begin!(
     "SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'open', $13 FROM keys k WHERE k.id = $3
      AND k.revoked_at IS NULL AND k.limits IS NULL AND (k.budget_micro IS NULL OR k.budget_micro * 1000 >= k.spent_nano + $10
      + (SELECT COALESCE(SUM(r.hold_nano), 0) FROM requests r WHERE r.key = k.id AND r.state IN ('open', 'interrupted')))"
 );
 
 /// Begins a request whose key was checked.
-const BEGIN_CHECKED: &str = begin!("VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'open', $13)");
+const BEGIN_CHECKED: &[&str] = begin!("VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'open', $13)");
 
-const EXTEND: &str = "
-UPDATE requests SET covered_output = MAX(covered_output, $3), received_input = $4, received_output = $5,
-reserved_nano = MAX(reserved_nano, $6) WHERE id = $1;
-UPDATE channels SET signed_micro = MAX(signed_micro, $7), used_at = $8 WHERE id = $2";
+const EXTEND: &[&str] = &[
+    "UPDATE requests SET covered_output = MAX(covered_output, $3), received_input = $4, received_output = $5,
+     reserved_nano = MAX(reserved_nano, $6) WHERE id = $1",
+    "UPDATE channels SET signed_micro = MAX(signed_micro, $7), used_at = $8 WHERE id = $2",
+];
 
 /// What a request used that is cut off is not known, and not waited for: its most counts.
-const INTERRUPT: &str = concat!(
+const INTERRUPT: &[&str] = &[
     count_uses!("r.hold_units", "MIN(r.hold_nano, r.reserved_nano)", "r.id = $5"),
-    "; UPDATE requests SET state = 'interrupted', received_input = $6, received_output = $7,
-     hold_nano = MIN(hold_nano, reserved_nano) WHERE id = $5 AND state = 'open'"
-);
+    "UPDATE requests SET state = 'interrupted', received_input = $6, received_output = $7,
+     hold_nano = MIN(hold_nano, reserved_nano) WHERE id = $5 AND state = 'open'",
+];
 
-const INTERRUPT_ALL: &str = concat!(
+const INTERRUPT_ALL: &[&str] = &[
     count_uses!("r.hold_units", "MIN(r.hold_nano, r.reserved_nano)", "TRUE"),
-    "; UPDATE requests SET state = 'interrupted', hold_nano = MIN(hold_nano, reserved_nano) WHERE state = 'open'
-     RETURNING 1"
-);
+    "UPDATE requests SET state = 'interrupted', hold_nano = MIN(hold_nano, reserved_nano) WHERE state = 'open'
+     RETURNING 1",
+];
 
 /// Keeps a receipt, and charges the key of a request that was not settled before.
-const SETTLE: &str = concat!(
+const SETTLE: &[&str] = &[
     "INSERT INTO receipts (channel, sequence, request, key, signed, input, output, cost_nano, finished_at, complaint,
      idempotency) VALUES ($6, $7, $5, (SELECT key FROM requests WHERE id = $5), $8, $9, $10, $11, $12, $13,
-     (SELECT idempotency FROM requests WHERE id = $5)) ON CONFLICT DO NOTHING;
-     UPDATE keys SET spent_nano = spent_nano + $14
-     WHERE id = (SELECT key FROM requests WHERE id = $5 AND state IN ('open', 'interrupted'));",
+     (SELECT idempotency FROM requests WHERE id = $5)) ON CONFLICT DO NOTHING",
+    "UPDATE keys SET spent_nano = spent_nano + $14
+     WHERE id = (SELECT key FROM requests WHERE id = $5 AND state IN ('open', 'interrupted'))",
     // One that was cut off was counted with its most when that happened.
     count_uses!("$9 + $10", "$14", "r.id = $5"),
-    "; UPDATE requests SET state = 'settled', hold_nano = 0 WHERE id = $5 AND state IN ('open', 'interrupted')"
-);
+    "UPDATE requests SET state = 'settled', hold_nano = 0 WHERE id = $5 AND state IN ('open', 'interrupted')",
+];
 
 /// A request that is about to be sent.
 #[derive(Debug, Clone)]
@@ -126,17 +129,15 @@ pub(crate) struct OpenRequest {
 impl Store {
     /// Notes a request and the total signed for it, and holds its most from the key's budget and limits: all or nothing.
     pub(crate) async fn begin_request(&self, begin: &Begin) -> Result<(), Error> {
-        let begun = self.changes.change(begin.bind(sqlx::query(BEGIN_WITHOUT_LIMITS))?);
-        if !begun.await?.is_empty() {
+        let begun = self.changes.change(begin.bind(Statements::new(BEGIN_WITHOUT_LIMITS))?);
+        if begun.await? > 0 {
             return Ok(());
         }
         // The key has limits, or cannot pay.
         let mut transaction = self.transaction().await?;
         check_key(&mut transaction, begin).await?;
-        begin
-            .bind(sqlx::query(BEGIN_CHECKED))?
-            .execute(&mut *transaction)
-            .await?;
+        let checked = begin.bind(Statements::new(BEGIN_CHECKED))?;
+        checked.execute(&mut transaction).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -151,7 +152,7 @@ impl Store {
         reserved: NanoDollars,
         signed: MicroDollars,
     ) -> Result<(), Error> {
-        let extend = sqlx::query(EXTEND)
+        let extend = Statements::new(EXTEND)
             .bind(request.0.to_vec())
             .bind(channel.0.to_vec())
             .bind(count_to_sql(covered_output))
@@ -199,14 +200,14 @@ impl Store {
     pub(crate) async fn forget_request(&self, request: RequestId) -> Result<(), Error> {
         sqlx::query("DELETE FROM requests WHERE id = ? AND state = 'open'")
             .bind(request.0.to_vec())
-            .execute(&self.writer)
+            .execute(&mut *self.write().await?)
             .await?;
         Ok(())
     }
 
     /// Notes that a request ended without a receipt; what it had reserved stays held.
     pub(crate) async fn interrupt_request(&self, request: RequestId, received: Usage) -> Result<(), Error> {
-        let interrupt = at_this_time(sqlx::query(INTERRUPT))
+        let interrupt = at_this_time(Statements::new(INTERRUPT))
             .bind(request.0.to_vec())
             .bind(count_to_sql(received.input))
             .bind(count_to_sql(received.output));
@@ -216,8 +217,11 @@ impl Store {
 
     /// Marks every request that an earlier run of the gateway left open.
     pub(crate) async fn interrupt_all(&self) -> Result<u64, Error> {
-        let rows = self.changes.change(at_this_time(sqlx::query(INTERRUPT_ALL))).await?;
-        Ok(u64::try_from(rows.len()).unwrap_or(u64::MAX))
+        let rows = self
+            .changes
+            .change(at_this_time(Statements::new(INTERRUPT_ALL)))
+            .await?;
+        Ok(u64::try_from(rows).unwrap_or(u64::MAX))
     }
 
     /// What is known of a request, for checking a receipt that comes late.
@@ -261,7 +265,7 @@ impl Store {
         complaint: Option<&str>,
     ) -> Result<(), Error> {
         let receipt = &signed.receipt;
-        let keep = at_this_time(sqlx::query(SETTLE))
+        let keep = at_this_time(Statements::new(SETTLE))
             .bind(receipt.request.0.to_vec())
             .bind(receipt.channel.0.to_vec())
             .bind(count_to_sql(receipt.sequence))
@@ -270,7 +274,7 @@ impl Store {
             .bind(count_to_sql(receipt.usage.output))
             .bind(to_sql(receipt.cost.0))
             .bind(count_to_sql(receipt.finished_at))
-            .bind(complaint)
+            .bind(complaint.map(str::to_owned))
             .bind(to_sql(cost.0));
         self.changes.change(keep).await?;
         Ok(())
@@ -282,7 +286,7 @@ impl Store {
             "UPDATE requests SET state = 'void', hold_nano = 0 WHERE channel = ? AND state IN ('open', 'interrupted')",
         )
         .bind(channel.0.to_vec())
-        .execute(&self.writer)
+        .execute(&mut *self.write().await?)
         .await?;
         Ok(())
     }
@@ -291,14 +295,14 @@ impl Store {
     pub(crate) async fn prune_requests(&self, before: u64) -> Result<u64, Error> {
         let done = sqlx::query("DELETE FROM requests WHERE state IN ('settled', 'void') AND started_at < ?")
             .bind(count_to_sql(before))
-            .execute(&self.writer)
+            .execute(&mut *self.write().await?)
             .await?;
         Ok(done.rows_affected())
     }
 }
 
 /// Refuses a request that its key cannot pay for, or that does not fit into the key's limits.
-async fn check_key(transaction: &mut Transaction<'static, Sqlite>, begin: &Begin) -> Result<(), Error> {
+async fn check_key(transaction: &mut SqliteConnection, begin: &Begin) -> Result<(), Error> {
     let row = sqlx::query(
         "SELECT k.budget_micro, k.spent_nano, k.revoked_at, k.limits,
          (SELECT COALESCE(SUM(r.hold_nano), 0) FROM requests r
@@ -306,7 +310,7 @@ async fn check_key(transaction: &mut Transaction<'static, Sqlite>, begin: &Begin
          FROM keys k WHERE k.id = ?",
     )
     .bind(&begin.key)
-    .fetch_optional(&mut **transaction)
+    .fetch_optional(&mut *transaction)
     .await?;
     let row = row.ok_or(Error::BadKey)?;
     if row.try_get::<Option<i64>, _>("revoked_at")?.is_some() {

@@ -37,7 +37,7 @@ impl Store {
 
     /// Counts units that cost nothing, if the key has limits.
     pub(crate) async fn count_tokens(&self, key: &str, tokens: u64) -> Result<(), Error> {
-        let count = at_this_time(sqlx::query(COUNT))
+        let count = at_this_time(Statements::new(&[COUNT]))
             .bind(key.to_owned())
             .bind(count_to_sql(tokens));
         self.changes.change(count).await?;

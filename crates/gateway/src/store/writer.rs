@@ -1,70 +1,175 @@
-//! The task that writes what requests need: everything that waits goes into one transaction, and each change is one visit
-//! of SQLite's thread.
+//! The thread that writes what requests need: everything that waits goes into one transaction. SQLite has no other way
+//! than to block its thread; on one of its own a group costs one switch of threads, and its statements are compiled once.
 
-use sqlx::{
-    AssertSqlSafe, Execute as _, Sqlite, SqliteConnection, SqlitePool,
-    query::Query,
-    sqlite::{SqliteArguments, SqliteRow},
-};
-use tokio::sync::{mpsc, oneshot};
+use std::{path::Path, sync::Arc, thread};
 
+use rusqlite::{CachedStatement, Connection, OpenFlags, TransactionBehavior, types::Value};
+use sqlx::{AssertSqlSafe, SqliteConnection};
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::{BUSY, PRAGMAS};
 use crate::Error;
 
 /// Most changes in one transaction, so that the first does not wait for an endless queue.
 const MAX_GROUP: usize = 256;
 
-/// Statements that are carried out together or not at all. Parameters are numbered, `$1`, over all of them.
-pub(super) type Statements = Query<'static, Sqlite, SqliteArguments>;
+/// Compiled statements that are kept: more than there are.
+const STATEMENTS: usize = 64;
 
-type Outcome = Result<Vec<SqliteRow>, Error>;
+/// Statements that are carried out together or not at all. Parameters are numbered, `$1`, over all of them.
+pub(super) struct Statements {
+    texts: &'static [&'static str],
+    values: Vec<Value>,
+}
+
+impl Statements {
+    pub(super) fn new(texts: &'static [&'static str]) -> Self {
+        let values = Vec::new();
+        Self { texts, values }
+    }
+
+    /// The value of the next parameter.
+    pub(super) fn bind(mut self, value: impl Into<Value>) -> Self {
+        self.values.push(value.into());
+        self
+    }
+
+    /// Carries them out in a transaction that goes on.
+    pub(super) async fn execute(self, transaction: &mut SqliteConnection) -> Result<(), Error> {
+        let text = self.texts.join("; ");
+        // The texts are constants of this room: nothing of a request is in them.
+        let mut query = sqlx::query(AssertSqlSafe(text));
+        for value in self.values {
+            query = match value {
+                Value::Null => query.bind(None::<i64>),
+                Value::Integer(value) => query.bind(value),
+                Value::Real(value) => query.bind(value),
+                Value::Text(value) => query.bind(value),
+                Value::Blob(value) => query.bind(value),
+            };
+        }
+        query.execute(transaction).await?;
+        Ok(())
+    }
+
+    /// Carries them out; the rows that they return in all.
+    fn run(&self, connection: &Connection) -> rusqlite::Result<usize> {
+        let mut rows = 0;
+        for text in self.texts {
+            let mut statement = connection.prepare_cached(text)?;
+            self.give(&mut statement)?;
+            let mut returned = statement.raw_query();
+            while returned.next()?.is_some() {
+                rows += 1;
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Gives a statement the values that it names.
+    fn give(&self, statement: &mut CachedStatement<'_>) -> rusqlite::Result<()> {
+        for index in 1..=statement.parameter_count() {
+            let name = statement.parameter_name(index).unwrap_or_default();
+            let number: Option<usize> = name.strip_prefix('$').and_then(|number| number.parse().ok());
+            let value = number.and_then(|number| self.values.get(number.checked_sub(1)?));
+            let value = value.ok_or_else(|| rusqlite::Error::InvalidParameterName(name.to_owned()))?;
+            statement.raw_bind_parameter(index, value)?;
+        }
+        Ok(())
+    }
+}
+
+type Outcome = Result<usize, Error>;
 
 /// A change, and who waits for it.
-pub(super) struct Change {
-    sql: String,
-    arguments: SqliteArguments,
+struct Change {
+    statements: Statements,
     done: oneshot::Sender<Outcome>,
+}
+
+/// What the thread is told.
+enum Order {
+    Change(Change),
+    /// Write what came before this, then end.
+    Close(oneshot::Sender<()>),
 }
 
 /// Where changes are handed in.
 #[derive(Debug, Clone)]
-pub(super) struct Writer(mpsc::UnboundedSender<Change>);
+pub(super) struct Writer(mpsc::UnboundedSender<Order>);
 
 impl Writer {
-    /// Starts the task. It ends with the last of those who can hand in.
-    pub(super) fn start(pool: SqlitePool) -> Self {
-        let (sender, mut inbox) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            let mut group = Vec::new();
-            while inbox.recv_many(&mut group, MAX_GROUP).await > 0 {
-                commit(&pool, std::mem::take(&mut group)).await;
-            }
-        });
-        Self(sender)
+    /// Starts the thread. It ends with the last of those who can hand in, or when it is closed. Whoever else writes in this
+    /// process does so in turn: SQLite has one writer, and waiting for it here is fairer than in its busy loop.
+    pub(super) fn start(path: &Path, turn: Arc<Mutex<()>>) -> Result<Self, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY)?;
+        for (name, value) in PRAGMAS {
+            connection.pragma_update(None, name, value)?;
+        }
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        let (sender, inbox) = mpsc::unbounded_channel();
+        thread::Builder::new()
+            .name("gateway-store".into())
+            .spawn(move || run(connection, inbox, &turn))
+            .map_err(sqlx::Error::from)?;
+        Ok(Self(sender))
     }
 
-    /// Carries statements out; returns the rows of all of them once they are on disk. They are carried out even if nobody
-    /// waits any more.
-    pub(super) async fn change(&self, mut statements: Statements) -> Outcome {
-        let arguments = statements.take_arguments().map_err(sqlx::Error::Encode)?;
+    /// Of a store that is only read.
+    pub(super) fn none() -> Self {
+        Self(mpsc::unbounded_channel().0)
+    }
+
+    /// Carries statements out; returns how many rows all of them returned, once they are on disk. They are carried out even
+    /// if nobody waits any more.
+    pub(super) async fn change(&self, statements: Statements) -> Outcome {
         let (done, outcome) = oneshot::channel();
-        let change = Change {
-            sql: statements.sql().as_str().to_owned(),
-            arguments: arguments.unwrap_or_default(),
-            done,
-        };
         let closed = || Error::Store(sqlx::Error::PoolClosed);
-        self.0.send(change).map_err(|_| closed())?;
+        self.0
+            .send(Order::Change(Change { statements, done }))
+            .map_err(|_| closed())?;
         outcome.await.map_err(|_| closed())?
+    }
+
+    /// Ends the thread once what was handed in is written.
+    pub(super) async fn close(&self) {
+        let (done, ended) = oneshot::channel();
+        if self.0.send(Order::Close(done)).is_ok() {
+            // Fails when it had ended before.
+            drop(ended.await);
+        }
     }
 }
 
-async fn commit(pool: &SqlitePool, group: Vec<Change>) {
-    let mut connection = match pool.acquire().await {
-        Ok(connection) => connection,
-        // Whoever waits hears that the store is closed.
-        Err(error) => return tracing::error!(%error, "the store cannot be written"),
-    };
-    if let Ok(outcomes) = together(&mut connection, &group).await {
+fn run(mut connection: Connection, mut inbox: mpsc::UnboundedReceiver<Order>, turn: &Mutex<()>) {
+    let mut orders = Vec::new();
+    let mut closed = None;
+    while closed.is_none() && inbox.blocking_recv_many(&mut orders, MAX_GROUP) > 0 {
+        let mut group = Vec::with_capacity(orders.len());
+        for order in orders.drain(..) {
+            match order {
+                Order::Change(change) if closed.is_none() => group.push(change),
+                // Whoever waits hears that the store is closed.
+                Order::Change(_) => {}
+                Order::Close(done) => closed = Some(done),
+            }
+        }
+        let turn = turn.blocking_lock();
+        commit(&mut connection, group);
+        drop(turn);
+    }
+    if let Err((_, error)) = connection.close() {
+        tracing::error!(%error, "the store did not close cleanly");
+    }
+    if let Some(closed) = closed {
+        let _ = closed.send(());
+    }
+}
+
+fn commit(connection: &mut Connection, group: Vec<Change>) {
+    if let Ok(outcomes) = together(connection, &group) {
         for (change, rows) in group.into_iter().zip(outcomes) {
             // Whoever asked may have given up waiting; the write stands.
             drop(change.done.send(Ok(rows)));
@@ -73,51 +178,31 @@ async fn commit(pool: &SqlitePool, group: Vec<Change>) {
     }
     // One of them cannot be carried out: it is told why, and the others do not suffer from it.
     for change in group {
-        let rows = together(&mut connection, std::slice::from_ref(&change)).await;
-        let outcome = rows.map(|rows| rows.into_iter().flatten().collect());
-        drop(change.done.send(outcome.map_err(Error::Store)));
+        let rows = together(connection, std::slice::from_ref(&change));
+        let outcome = rows.map(|rows| rows.into_iter().sum()).map_err(Error::Write);
+        drop(change.done.send(outcome));
     }
 }
 
-/// Carries changes out in one transaction, or none of them; the rows of each.
-async fn together(connection: &mut SqliteConnection, changes: &[Change]) -> Result<Vec<Vec<SqliteRow>>, sqlx::Error> {
-    let done = write(connection, changes).await;
-    if done.is_err() {
-        // A transaction that stays open would take in the next one, and lose it.
-        if let Err(error) = sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await {
-            tracing::debug!(%error, "nothing to take back");
-        }
-    }
-    done
-}
-
-async fn write(connection: &mut SqliteConnection, changes: &[Change]) -> Result<Vec<Vec<SqliteRow>>, sqlx::Error> {
-    let mut outcomes = Vec::with_capacity(changes.len());
-    for (index, change) in changes.iter().enumerate() {
-        let begin = if index == 0 { "BEGIN IMMEDIATE; " } else { "" };
-        let commit = if index + 1 == changes.len() { "; COMMIT" } else { "" };
-        let sql = format!("{begin}{}{commit}", change.sql);
-        outcomes.push(run(connection, sql, change.arguments.clone()).await?);
-    }
-    Ok(outcomes)
-}
-
-async fn run(
-    connection: &mut SqliteConnection,
-    sql: String,
-    arguments: SqliteArguments,
-) -> Result<Vec<SqliteRow>, sqlx::Error> {
-    // The texts are constants of this room: nothing of a request is in them.
-    sqlx::query_with(AssertSqlSafe(sql), arguments)
-        .fetch_all(connection)
-        .await
+/// Carries changes out in one transaction, or none of them; how many rows each returned.
+fn together(connection: &mut Connection, changes: &[Change]) -> rusqlite::Result<Vec<usize>> {
+    // Taken back when it is dropped without a commit.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let rows = changes.iter().map(|change| change.statements.run(&transaction));
+    let rows = rows.collect::<rusqlite::Result<_>>()?;
+    transaction.commit()?;
+    Ok(rows)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Statements;
     use crate::Store;
 
-    const ADD: &str = "INSERT INTO notes (name, body) VALUES ($1, x'00'); INSERT INTO notes (name, body) VALUES ($2, x'01') RETURNING name";
+    const ADD: &[&str] = &[
+        "INSERT INTO notes (name, body) VALUES ($1, x'00')",
+        "INSERT INTO notes (name, body) VALUES ($2, x'01') RETURNING name",
+    ];
 
     async fn names(store: &Store) -> Vec<String> {
         let rows: Vec<(String,)> = sqlx::query_as("SELECT name FROM notes ORDER BY name")
@@ -132,7 +217,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("gateway.db")).await.unwrap();
         let add = |first: &str, second: &str| {
-            let statements = sqlx::query(ADD).bind(first.to_owned()).bind(second.to_owned());
+            let statements = Statements::new(ADD).bind(first.to_owned()).bind(second.to_owned());
             store.changes.change(statements)
         };
         for round in 0..4 {
@@ -143,7 +228,7 @@ mod tests {
                 add(&name('c'), &name('c')),
                 add(&name('d'), &name('e')),
             );
-            assert_eq!((one.unwrap().len(), three.unwrap().len()), (1, 1));
+            assert_eq!((one.unwrap(), three.unwrap()), (1, 1));
             assert!(two.is_err());
             // Alone as well, and a transaction of another kind goes on after it.
             assert!(add(&name('f'), &name('f')).await.is_err());
@@ -158,7 +243,7 @@ mod tests {
     async fn a_change_is_carried_out_though_nobody_waits_for_it() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("gateway.db")).await.unwrap();
-        let statements = sqlx::query(ADD).bind("a").bind("b");
+        let statements = Statements::new(ADD).bind("a".to_owned()).bind("b".to_owned());
         drop(tokio::time::timeout(std::time::Duration::ZERO, store.changes.change(statements)).await);
         while names(&store).await.len() < 2 {
             tokio::task::yield_now().await;

@@ -1,6 +1,6 @@
 //! What must outlive the process: channels with their best vouchers, open requests, receipts, redemptions.
 //!
-//! One task writes; it takes everything that waits and commits it in one transaction, so that many requests share the
+//! One thread writes; it takes everything that waits and commits it in one transaction, so that many requests share the
 //! cost of one sync to disk. The order of writes is the order of [`Store::submit`].
 
 mod bids;
@@ -27,12 +27,9 @@ use rialto_settlement::Trail;
 use serde::{Deserialize, Serialize};
 use sqlx::{
     SqlitePool,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinHandle,
-};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{Error, price::Quote};
 
@@ -118,7 +115,7 @@ pub(crate) struct Batch {
     done: oneshot::Sender<Result<(), Error>>,
 }
 
-/// What the writing task is told.
+/// What the writing thread is told.
 pub(crate) enum Order {
     /// Write these.
     Write(Batch),
@@ -153,39 +150,48 @@ pub(crate) struct Store {
     failed: Arc<AtomicBool>,
 }
 
-/// The writing task, to be awaited at shutdown.
+/// The writing thread, to be awaited at shutdown.
 #[derive(Debug)]
-pub(crate) struct Writer(JoinHandle<()>);
+pub(crate) struct Writer(oneshot::Receiver<()>);
+
+/// How long another process may hold the file.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// How the file is written. FULL, not NORMAL: after a power cut NORMAL may lose the last commits. A lost receipt's number
+/// would be used again, and two receipts with one number are proof of fraud. One sync serves all writes that wait.
+/// Without the last two macOS leaves what was synced in the disk's own cache; elsewhere they do nothing.
+const PRAGMAS: [(&str, &str); 5] = [
+    ("journal_mode", "WAL"),
+    ("synchronous", "FULL"),
+    ("foreign_keys", "ON"),
+    ("fullfsync", "1"),
+    ("checkpoint_fullfsync", "1"),
+];
 
 impl Store {
-    /// Opens the store, creates it when it is missing, and starts its writing task.
+    /// Opens the store, creates it when it is missing, and starts its writing thread.
     pub(crate) async fn open(path: &Path) -> Result<(Self, Writer), Error> {
-        // FULL, not NORMAL: after a power cut NORMAL may lose the last commits. A lost receipt's number would be used
-        // again, and two receipts with one number are proof of fraud. One sync serves all writes that wait.
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            // Without these macOS leaves what was synced in the disk's own cache; elsewhere they do nothing.
-            .pragma("fullfsync", "1")
-            .pragma("checkpoint_fullfsync", "1")
-            .busy_timeout(Duration::from_secs(10));
+        let mut options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY);
+        for (name, value) in PRAGMAS {
+            options = options.pragma(name, value);
+        }
         create(path).map_err(sqlx::Error::from)?;
         let mut connection = sqlx::ConnectOptions::connect(&options).await?;
         migrate::run(&mut connection).await?;
+        sqlx::Connection::close(connection).await?;
+        // A connection to a file does not break while it rests: none is tried before it is used.
         let pool = SqlitePoolOptions::new()
+            .test_before_acquire(false)
             .max_connections(4)
-            .connect_with(options.create_if_missing(false))
+            .connect_with(options)
             .await?;
         let (orders, inbox) = mpsc::unbounded_channel();
         let failed = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(writer::run(connection, inbox, failed.clone()));
-        let store = Self { orders, pool, failed };
-        Ok((store, Writer(task)))
+        let writer = Writer(writer::start(path, inbox, failed.clone())?);
+        Ok((Self { orders, pool, failed }, writer))
     }
 
-    /// Hands writes to the writing task. They are committed together, after everything submitted before.
+    /// Hands writes to the writing thread. They are committed together, after everything submitted before.
     pub(crate) fn submit(&self, writes: Vec<Write>) -> Commit {
         let (done, commit) = oneshot::channel();
         // A send fails only when the writer has ended; then the commit resolves to an error by itself.
@@ -208,7 +214,7 @@ impl Store {
         drop(self.orders.send(Order::Close));
         self.pool.close().await;
         if writer.0.await.is_err() {
-            tracing::error!("the store's writing task panicked");
+            tracing::error!("the store's writing thread panicked");
         }
     }
 }
