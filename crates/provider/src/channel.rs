@@ -246,12 +246,12 @@ impl Channel {
 
     /// Whether a request has its receipt. Certain for one that [`Self::begin`] let in: a request stays in use until its
     /// receipt is on disk.
-    pub(crate) async fn has_settled(&self, request: &RequestId) -> Result<bool, Error> {
+    pub(crate) fn has_settled(&self, request: &RequestId) -> Result<bool, Error> {
         let lately = |signed: &SignedReceipt| signed.receipt.request == *request;
         if self.lock().recent.iter().any(lately) {
             return Ok(true);
         }
-        self.store.has_receipt(&self.id, request).await
+        self.store.has_receipt(&self.id, request)
     }
 
     /// The total that a voucher must reach to cover a request up to this many units of output.

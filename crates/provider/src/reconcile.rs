@@ -41,9 +41,7 @@ pub(crate) async fn reconcile(
         .map(|interruption| (interruption.request, interruption.usage))
         .collect();
     channel.settle_orphans(&declared);
-    settle_unknown(channel, store, &declared, current)
-        .await
-        .map_err(|error| refusal::internal(&error))?;
+    settle_unknown(channel, store, &declared, current).map_err(|error| refusal::internal(&error))?;
     let missing = missing(channel, store, statement.sequence)
         .await
         .map_err(|error| refusal::internal(&error))?;
@@ -55,7 +53,7 @@ pub(crate) async fn reconcile(
     }
 }
 
-async fn settle_unknown(
+fn settle_unknown(
     channel: &Channel,
     store: &Store,
     declared: &BTreeMap<RequestId, Usage>,
@@ -66,7 +64,7 @@ async fn settle_unknown(
         if written == MAX_UNKNOWN {
             break;
         }
-        if channel.remembers(request) || store.has_receipt(&channel.id(), request).await? {
+        if channel.remembers(request) || store.has_receipt(&channel.id(), request)? {
             continue;
         }
         channel.settle_unknown(*request);

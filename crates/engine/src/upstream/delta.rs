@@ -4,7 +4,7 @@ use rialto_protocol::{
     hash::keccak256,
     output::{Alternative, FinishReason, TokenLogprob},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 use super::call::{Trouble, message};
@@ -16,8 +16,8 @@ const MAX_TOKENS: usize = 4_096;
 /// Most alternatives of a token that are read.
 const MAX_TOP: usize = 32;
 
-/// Where a running count of tokens may be, beside `usage`.
-const RUNNING: &str = "/timings/predicted_n";
+/// What a running count of tokens is called in `timings`.
+const RUNNING: &str = "predicted_n";
 
 /// What is new.
 #[derive(Debug, Default, PartialEq)]
@@ -93,6 +93,11 @@ struct Chunk {
     choices: Vec<Choice>,
     #[serde(default)]
     usage: Option<Usage>,
+    #[serde(default)]
+    timings: Option<Value>,
+    /// `None` also where it is null.
+    #[serde(default)]
+    error: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -135,13 +140,14 @@ struct Function {
 
 /// Reads the data of one event.
 pub(super) fn read(data: &str) -> Result<Delta, Trouble> {
-    let value: Value = serde_json::from_str(data).map_err(|_| Trouble::odd("an event is not JSON"))?;
-    if value.get("error").is_some_and(|error| !error.is_null()) {
-        return Err(Trouble::Failed(200, message(&value)));
-    }
-    let running = value.pointer(RUNNING).and_then(Value::as_u64);
-    let chunk: Chunk =
-        serde_json::from_value(value).map_err(|_| Trouble::odd("an event is not a piece of an answer"))?;
+    let chunk = match serde_json::from_str::<Chunk>(data) {
+        Ok(chunk) if chunk.error.is_none() => chunk,
+        _ => reread(data)?,
+    };
+    let running = chunk
+        .timings
+        .as_ref()
+        .and_then(|timings| timings.get(RUNNING)?.as_u64());
     let mut delta = Delta {
         usage: chunk.usage,
         running: chunk.usage.and_then(|usage| usage.completion).or(running),
@@ -165,6 +171,15 @@ pub(super) fn read(data: &str) -> Result<Delta, Trouble> {
         None => delta.text = choice.text.unwrap_or_default(),
     }
     Ok(delta)
+}
+
+/// Reads an event in which something is wrong, or said twice: the last counts.
+fn reread(data: &str) -> Result<Chunk, Trouble> {
+    let value: Value = serde_json::from_str(data).map_err(|_| Trouble::odd("an event is not JSON"))?;
+    if value.get("error").is_some_and(|error| !error.is_null()) {
+        return Err(Trouble::Failed(200, message(&value)));
+    }
+    serde_json::from_value(value).map_err(|_| Trouble::odd("an event is not a piece of an answer"))
 }
 
 fn finish(reason: &str) -> FinishReason {
@@ -328,6 +343,13 @@ mod tests {
         assert_eq!(delta.visible(), 3);
         let thought = read(r#"{"choices":[{"delta":{"content":null,"reasoning_content":"hm"}}]}"#).unwrap();
         assert!(thought.hidden && thought.visible() == 0);
+    }
+
+    #[test]
+    fn what_is_said_twice_counts_as_it_was_said_last() {
+        let twice = r#"{"error":null,"usage":{"completion_tokens":9},"choices":[{"text":"a"}],"usage":{"completion_tokens":1}}"#;
+        let delta = read(twice).unwrap();
+        assert_eq!((delta.text.as_str(), delta.running), ("a", Some(1)));
     }
 
     #[test]

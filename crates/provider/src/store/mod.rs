@@ -13,7 +13,7 @@ mod writer;
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -24,6 +24,7 @@ use rialto_protocol::{
     Usage, channel::ChannelState, fingerprint::Fingerprint, tender::SignedBid,
 };
 use rialto_settlement::Trail;
+use rusqlite::OpenFlags;
 use serde::{Deserialize, Serialize};
 use sqlx::{
     SqlitePool,
@@ -147,6 +148,7 @@ pub(crate) struct Store {
     // submission must not wait while a channel's lock is held.
     orders: mpsc::UnboundedSender<Order>,
     pool: SqlitePool,
+    lookups: Arc<Mutex<rusqlite::Connection>>,
     failed: Arc<AtomicBool>,
 }
 
@@ -188,7 +190,16 @@ impl Store {
         let (orders, inbox) = mpsc::unbounded_channel();
         let failed = Arc::new(AtomicBool::new(false));
         let writer = Writer(writer::start(path, inbox, failed.clone())?);
-        Ok((Self { orders, pool, failed }, writer))
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let lookups = rusqlite::Connection::open_with_flags(path, flags)?;
+        lookups.busy_timeout(BUSY)?;
+        let store = Self {
+            orders,
+            pool,
+            lookups: Arc::new(Mutex::new(lookups)),
+            failed,
+        };
+        Ok((store, writer))
     }
 
     /// Hands writes to the writing thread. They are committed together, after everything submitted before.

@@ -129,8 +129,8 @@ async fn everything_is_there_after_a_restart() {
         "a receipt closes its request and no other"
     );
     assert_eq!(store.mark("offers").await.unwrap(), 7);
-    assert!(store.has_receipt(&id, &RequestId([1; 32])).await.unwrap());
-    assert!(!store.has_receipt(&id, &RequestId([2; 32])).await.unwrap());
+    assert!(store.has_receipt(&id, &RequestId([1; 32])).unwrap());
+    assert!(!store.has_receipt(&id, &RequestId([2; 32])).unwrap());
     store.close(writer).await;
 }
 

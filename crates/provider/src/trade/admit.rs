@@ -67,7 +67,7 @@ pub(crate) async fn admit(
     let patience = patience(&room.config, request.patience_ms);
     let mut place = join(room, &shelf, terms, payer, &request.job, patience)?;
     verify(&channel, &request.voucher)?;
-    let live = begin(&channel, request.id).await?;
+    let live = begin(&channel, request.id)?;
     let catch_up = reconcile(&channel, &room.store, &request.statement, &request.id).await?;
     // While it waits more receipts may be written than are remembered.
     let acknowledged = channel.acknowledges(&request.voucher);
@@ -231,11 +231,11 @@ fn entitle(channel: &Channel, peer: NodeKey, delegation: &Signature) -> Result<(
 }
 
 /// Takes a request for its own; each id is served once, however often it is sent.
-async fn begin(channel: &Arc<Channel>, request: RequestId) -> Result<Live, Refusal> {
+fn begin(channel: &Arc<Channel>, request: RequestId) -> Result<Live, Refusal> {
     let live = channel
         .begin(request)
         .ok_or_else(|| Refusal::new(RefusalCode::BadRequest, "a request with this id is being worked on"))?;
-    let settled = channel.has_settled(&request).await;
+    let settled = channel.has_settled(&request);
     if settled.map_err(|error| refusal::internal(&error))? {
         let message = "a request with this id was served already";
         return Err(Refusal::new(RefusalCode::BadRequest, message));

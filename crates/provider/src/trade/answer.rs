@@ -261,8 +261,7 @@ impl<'a> Run<'a> {
     /// Asks for the next voucher once half a chunk is left, never for more than a chunk beyond what was delivered.
     async fn ask(&mut self, line: &mut Line) -> Result<(), Gone> {
         let (chunk, covered) = (self.work.room.config.chunk, self.work.open.covered);
-        let left = covered.saturating_sub(self.delivered);
-        if self.asked.is_some() || covered >= self.work.max_output || left > chunk / 2 {
+        if !self.has_to_ask(self.delivered) {
             return Ok(());
         }
         let target = self.delivered.saturating_add(chunk).min(self.work.max_output);
@@ -285,6 +284,12 @@ impl<'a> Run<'a> {
         };
         self.starve();
         line.say(&frame).await
+    }
+
+    /// Whether the next voucher has to be asked for once so many units are delivered.
+    fn has_to_ask(&self, delivered: u64) -> bool {
+        let (chunk, covered) = (self.work.room.config.chunk, self.work.open.covered);
+        self.asked.is_none() && covered < self.work.max_output && covered.saturating_sub(delivered) <= chunk / 2
     }
 
     /// Starts the clock once everything that is paid for is delivered.
@@ -335,7 +340,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Adds what follows a piece and is there already.
+    /// Adds what follows a piece and is there already, up to where money has to be asked for.
     fn gather(
         &mut self,
         first: Option<Result<Piece, EngineError>>,
@@ -345,7 +350,10 @@ impl<'a> Run<'a> {
             Some(Ok(Piece::Output(output))) => output,
             other => return other,
         };
-        while self.held.is_none() && bytes(&output) < GATHERED {
+        while self.held.is_none()
+            && bytes(&output) < GATHERED
+            && !self.has_to_ask(self.delivered.saturating_add(output.units()))
+        {
             match answer.pieces.try_recv() {
                 Ok(Ok(Piece::Output(next))) => self.held = output.append(next).map(|next| Ok(Piece::Output(next))),
                 Ok(other) => self.held = Some(other),
