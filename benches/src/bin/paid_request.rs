@@ -1,14 +1,33 @@
 //! Processor time of a paid request: gateway, provider, network, signatures and stores, against the same engine called
 //! directly and against an HTTP client that asks for nothing. Everything runs in this process but the model, which is
-//! simulated and answers at once.
+//! simulated and answers at once. Beside it stand the parts that no paid request can do without, each alone: two signatures
+//! and two checks of them, an exchange between two nodes, and a write that is synced to the disk.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, stream};
 use rialto_benches::{Report, median, processor_nanos};
 use rialto_engine::{Engine, Piece, Scope};
-use rialto_protocol::job::{Generation, Job, Message, Tools};
+use rialto_network::{Incoming, Node, NodeConfig};
+use rialto_protocol::{
+    Digest, SigningKey,
+    hash::keccak256,
+    job::{Generation, Job, Message, Tools},
+    ticket::Peer,
+    wire::{BuyerFrame, Refusal, RefusalCode, SellerFrame},
+};
 use rialto_testkit::market::{MODEL, Market, Plan};
 use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+/// As `rialto` has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const REQUESTS: u32 = 1_000;
 const ROUNDS: usize = 5;
@@ -22,8 +41,13 @@ async fn main() -> Result<()> {
     for _ in 0..100 {
         client.chat(MODEL, "warm up", TOKENS).await?;
     }
+    let parts = Parts::start().await?;
     let (mut paid, mut direct, mut http) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut signatures, mut exchanges, mut writes) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
+        signatures.push(micros(|| parts.signatures()).await?);
+        exchanges.push(micros(|| parts.exchange()).await?);
+        writes.push(micros(|| parts.write()).await?);
         paid.push(micros(|| async { client.chat(MODEL, "a question", TOKENS).await.map(drop) }).await?);
         let engine = market.engines().first().context("no engine")?.as_ref();
         direct.push(micros(|| ask(engine)).await?);
@@ -40,8 +64,84 @@ async fn main() -> Result<()> {
     );
     report.row("paid request without engine and HTTP", paid - direct - http, "CPU-µs");
     report.row("paid request against the engine directly", paid / direct, "times");
+    let (signatures, exchanges, writes) = (median(signatures), median(exchanges), median(writes));
+    report.row("of it, alone: two signatures and two checks", signatures, "CPU-µs");
+    report.row("of it, alone: two frames over QUIC, both ends", exchanges, "CPU-µs");
+    report.row("of it, alone: a kilobyte to a file, synced", writes, "CPU-µs");
+    let sum = signatures + exchanges + writes;
+    report.row("the sum of these parts", sum, "CPU-µs");
+    report.row(
+        "paid request without engine and HTTP, against that sum",
+        (paid - direct - http) / sum,
+        "times",
+    );
     report.finish()?;
     market.stop().await
+}
+
+/// What no paid request can do without.
+struct Parts {
+    key: SigningKey,
+    buyer: Node,
+    seller: Peer,
+    file: Arc<Mutex<File>>,
+}
+
+impl Parts {
+    async fn start() -> Result<Self> {
+        let (buyer, seller) = (node(1).await?, node(2).await?);
+        let peer = seller.peer();
+        tokio::spawn(async move {
+            while let Some(Incoming::Trade(_, trade)) = seller.accept().await {
+                tokio::spawn(async move {
+                    let (mut sender, mut receiver) = trade.split();
+                    drop(receiver.next().await);
+                    let answer = SellerFrame::Refused(Refusal::new(RefusalCode::Busy, "a".repeat(1_000)));
+                    drop(sender.send(&answer).await);
+                    sender.finish().await;
+                });
+            }
+        });
+        Ok(Self {
+            key: SigningKey::from_bytes(&[1; 32])?,
+            buyer,
+            seller: peer,
+            file: Arc::new(Mutex::new(tempfile::tempfile()?)),
+        })
+    }
+
+    async fn signatures(&self) -> Result<()> {
+        let public = self.key.public_key();
+        for part in [[0u8], [1]] {
+            let digest = Digest(keccak256(&[&part]));
+            public.verify(&digest, &self.key.sign(&digest))?;
+        }
+        Ok(())
+    }
+
+    async fn exchange(&self) -> Result<()> {
+        let (mut sender, mut receiver) = self.buyer.trade(&self.seller).await?.split();
+        sender.send(&BuyerFrame::Cancel).await?;
+        receiver.next().await?.context("no answer")?;
+        anyhow::ensure!(receiver.next().await?.is_none(), "more than one answer");
+        Ok(())
+    }
+
+    async fn write(&self) -> Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(&[7; 1_024])?;
+        file.sync_data()?;
+        Ok(())
+    }
+}
+
+async fn node(secret: u8) -> Result<Node> {
+    let config = NodeConfig {
+        secret: Zeroizing::new([secret; 32]),
+        listen: ([127, 0, 0, 1], 0).into(),
+        relay: None,
+    };
+    Ok(Node::bind(config).await?)
 }
 
 /// Processor time of one request, in microseconds, over many of them.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use rialto_benches::{
     Report, median,
-    routers::{Contestant, Load, Target, Upstream, percentile, serve},
+    routers::{Contestant, Load, Target, Upstream, pass_on, percentile, serve},
 };
 
 const ROUNDS: usize = 5;
@@ -56,13 +56,17 @@ type Figures = BTreeMap<(usize, String), Vec<f64>>;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    if std::env::args().nth(1).as_deref() == Some("upstream") {
-        return serve().await;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["upstream"] => return serve().await,
+        ["bare", port, upstream] => return pass_on(port.parse()?, upstream).await,
+        _ => {}
     }
     let folder = tempfile::tempdir()?;
     let upstream = Upstream::start()?;
     let mut report = Report::new("router");
     let mut contestants = Vec::from(Contestant::rialto(&upstream, folder.path()).await?);
+    contestants.push(Contestant::bare(&upstream, folder.path()).await?);
     let others = [
         ("vllm-router", Contestant::vllm(&upstream, folder.path()).await?),
         ("sglang-router", Contestant::sglang(&upstream, folder.path()).await?),

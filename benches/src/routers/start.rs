@@ -135,6 +135,14 @@ impl Contestant {
         Ok([paid, own])
     }
 
+    /// The least that there can be: see [`super::pass_on`].
+    pub async fn bare(upstream: &Upstream, folder: &Path) -> Result<Self> {
+        let port = free_port()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["bare", &port.to_string(), &upstream.url]);
+        Self::process("bare proxy", command, port, folder).await
+    }
+
     /// vLLM's router; `None` if it is not installed.
     pub async fn vllm(upstream: &Upstream, folder: &Path) -> Result<Option<Self>> {
         Self::rust("vllm-router", &[], upstream, folder).await

@@ -1,4 +1,4 @@
-//! secp256k1 signatures: made with keys that are wiped, verified by libsecp256k1 against a cached key.
+//! secp256k1 signatures: made with keys that are wiped, verified by libsecp256k1 against a known key.
 
 use std::fmt;
 
@@ -98,7 +98,7 @@ impl Signature {
         RecoverableSignature::from_compact(&rs, id).map_err(|_| SignatureError::Malformed)
     }
 
-    /// The key that made this signature. Costs more than [`PublicKey::verify`]; used once for each channel.
+    /// The key that made this signature, as `ecrecover` finds it.
     pub fn recover(&self, digest: &Digest) -> Result<PublicKey, SignatureError> {
         let key = self
             .recoverable()?
@@ -130,12 +130,13 @@ impl PublicKey {
         Address(address)
     }
 
-    /// Verifies that this key signed the digest.
+    /// Verifies that this key signed the digest, and that a contract would find the same: what `ecrecover` makes of the
+    /// signature depends on its recovery id, which the equation of ECDSA says nothing about.
     pub fn verify(&self, digest: &Digest, signature: &Signature) -> Result<(), SignatureError> {
-        let standard = signature.recoverable()?.to_standard();
-        self.0
-            .verify(Message::from_digest(digest.0), &standard)
-            .map_err(|_| SignatureError::WrongSigner)
+        match signature.recover(digest)? == *self {
+            true => Ok(()),
+            false => Err(SignatureError::WrongSigner),
+        }
     }
 }
 

@@ -53,7 +53,7 @@ pub struct SignedVoucher {
     pub signature: Signature,
 }
 
-/// Verifies the vouchers of one channel; recovers the session key once and verifies against it from then on.
+/// Verifies the vouchers of one channel; knows the session key from the first one on.
 #[derive(Debug, Clone)]
 pub struct VoucherVerifier {
     domain: Domain,
@@ -120,6 +120,14 @@ mod tests {
             verifier.verify(&voucher.sign(&domain, &thief)),
             Err(SignatureError::WrongSigner)
         );
+        // A contract recovers another account from these, and pays nothing for them.
+        let mut flipped = voucher.sign(&domain, &key);
+        let mut bytes = flipped.signature.to_bytes();
+        bytes[64] ^= 7;
+        flipped.signature = crate::Signature::from_bytes(&bytes).unwrap();
+        for mut verifier in [verifier.clone(), VoucherVerifier::new(domain, key.address())] {
+            assert_eq!(verifier.verify(&flipped), Err(SignatureError::WrongSigner));
+        }
         let elsewhere = Domain { chain_id: 1, ..domain };
         assert!(verifier.verify(&voucher.sign(&elsewhere, &key)).is_err());
     }
