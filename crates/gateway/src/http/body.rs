@@ -1,7 +1,7 @@
 //! The body of a request, bounded in size and time.
 
 use axum::{
-    body::Body,
+    body::{Body, BodyDataStream},
     http::{HeaderMap, header},
 };
 use bytes::{Bytes, BytesMut};
@@ -14,22 +14,27 @@ use crate::{Config, Error, config::ms};
 /// Reads a body.
 pub(crate) async fn read(config: &Config, headers: &HeaderMap, body: Body) -> Result<Bytes, Error> {
     let limit = config.max_body_bytes;
+    let mut pieces = body.into_data_stream();
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit)) {
-        drain(config, body).await;
-        return Err(Error::TooLarge { limit });
+    let is_long = announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit));
+    let received = if is_long {
+        Err(Error::TooLarge { limit })
+    } else {
+        let received = timeout(ms(config.timeouts.body_ms), collect(config, &mut pieces)).await;
+        received.map_err(|_| Error::BodyMissing)?
+    };
+    if matches!(received, Err(Error::TooLarge { .. })) {
+        drain(config, &mut pieces).await;
     }
-    let received = timeout(ms(config.timeouts.body_ms), collect(config, body)).await;
-    received.map_err(|_| Error::BodyMissing)?
+    received
 }
 
 /// All pieces of a body. Whoever sends them slower than the lowest rate is not waited for.
-async fn collect(config: &Config, body: Body) -> Result<Bytes, Error> {
+async fn collect(config: &Config, pieces: &mut BodyDataStream) -> Result<Bytes, Error> {
     let limit = config.max_body_bytes;
     let mut pace = Pace::new(config.connections.stall_ms, config.connections.min_rate);
-    let mut pieces = body.into_data_stream();
     let mut whole = BytesMut::new();
     loop {
         let asked = Instant::now();
@@ -53,9 +58,8 @@ async fn collect(config: &Config, body: Body) -> Result<Bytes, Error> {
 
 /// Reads and forgets a body that is too long, within bounds: many clients read no answer before they have sent
 /// everything, and would see a broken connection instead of the error.
-async fn drain(config: &Config, body: Body) {
+async fn drain(config: &Config, pieces: &mut BodyDataStream) {
     let mut left = config.max_body_bytes.saturating_mul(4);
-    let mut pieces = body.into_data_stream();
     let read = async {
         while let Some(Ok(piece)) = pieces.next().await {
             left = left.saturating_sub(piece.len());
@@ -70,7 +74,14 @@ async fn drain(config: &Config, body: Body) {
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, time::Duration};
+    use std::{
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        time::Duration,
+    };
 
     use super::*;
 
@@ -104,5 +115,24 @@ mod tests {
         assert_eq!(exact.as_ref(), b"   ");
         let long = read(&config, &HeaderMap::new(), drip(2, 2)).await;
         assert!(matches!(long, Err(Error::TooLarge { limit: 3 })));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_long_is_read_to_its_end_or_to_four_times_the_limit() {
+        let config = Config {
+            max_body_bytes: 3,
+            ..Config::default()
+        };
+        for (count, taken) in [(5, 5), (100, 8)] {
+            let sent = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&sent);
+            let pieces = futures::stream::iter(0..count).map(move |_| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, Infallible>("ab")
+            });
+            let long = read(&config, &HeaderMap::new(), Body::from_stream(pieces)).await;
+            assert!(matches!(long, Err(Error::TooLarge { limit: 3 })));
+            assert_eq!(sent.load(Ordering::Relaxed), taken);
+        }
     }
 }
