@@ -61,26 +61,6 @@ pub struct Alternative {
 }
 
 impl Output {
-    /// Puts the next piece of an answer behind this one, if both are tokens; else gives it back.
-    pub fn append(&mut self, next: Self) -> Option<Self> {
-        match (self, next) {
-            (
-                Self::Tokens { text, ids, logprobs },
-                Self::Tokens {
-                    text: more,
-                    ids: further,
-                    logprobs: details,
-                },
-            ) => {
-                text.push_str(&more);
-                ids.extend(further);
-                logprobs.extend(details);
-                None
-            }
-            (_, next) => Some(next),
-        }
-    }
-
     /// Units of output in this piece: only generated tokens count.
     pub fn units(&self) -> u64 {
         match self {

@@ -25,9 +25,6 @@ use crate::{
     store::{Commit, OpenRequest},
 };
 
-/// Pieces that are there already are put together up to so many bytes: a frame each would cost more than what is in it.
-const GATHERED: usize = 4 << 10;
-
 /// Room in a frame for everything but the values themselves.
 const FRAME_MARGIN: usize = 64 << 10;
 
@@ -123,8 +120,6 @@ struct Run<'a> {
     grant: watch::Sender<u64>,
     asked: Option<Ask>,
     paying: Option<Paying>,
-    /// A piece that was taken and could not be put to the one before it.
-    held: Option<Result<Piece, EngineError>>,
     starved: Option<tokio::time::Instant>,
     delivered: u64,
     anything: bool,
@@ -209,7 +204,6 @@ impl<'a> Run<'a> {
             grant,
             asked: None,
             paying: None,
-            held: None,
             starved: None,
             delivered: 0,
             anything: false,
@@ -243,10 +237,7 @@ impl<'a> Run<'a> {
                 () = cut.cancelled() => Err(End::failed(refusal::stopping())),
                 heard = line.hear() => self.heard(heard).await,
                 stored = stored(&mut self.paying), if self.paying.is_some() => self.paid(stored),
-                piece = next(&mut self.held, answer) => {
-                    let piece = self.gather(piece, answer);
-                    self.piece(piece, line).await
-                }
+                piece = answer.pieces.recv() => self.piece(piece, line).await,
                 () = until(deadline), if deadline.is_some() => Err(End::unpaid(Refusal::new(
                     RefusalCode::PaymentTimeout,
                     "no voucher came in time",
@@ -261,7 +252,8 @@ impl<'a> Run<'a> {
     /// Asks for the next voucher once half a chunk is left, never for more than a chunk beyond what was delivered.
     async fn ask(&mut self, line: &mut Line) -> Result<(), Gone> {
         let (chunk, covered) = (self.work.room.config.chunk, self.work.open.covered);
-        if !self.has_to_ask(self.delivered) {
+        let left = covered.saturating_sub(self.delivered);
+        if self.asked.is_some() || covered >= self.work.max_output || left > chunk / 2 {
             return Ok(());
         }
         let target = self.delivered.saturating_add(chunk).min(self.work.max_output);
@@ -284,12 +276,6 @@ impl<'a> Run<'a> {
         };
         self.starve();
         line.say(&frame).await
-    }
-
-    /// Whether the next voucher has to be asked for once so many units are delivered.
-    fn has_to_ask(&self, delivered: u64) -> bool {
-        let (chunk, covered) = (self.work.room.config.chunk, self.work.open.covered);
-        self.asked.is_none() && covered < self.work.max_output && covered.saturating_sub(delivered) <= chunk / 2
     }
 
     /// Starts the clock once everything that is paid for is delivered.
@@ -340,29 +326,6 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Adds what follows a piece and is there already, up to where money has to be asked for.
-    fn gather(
-        &mut self,
-        first: Option<Result<Piece, EngineError>>,
-        answer: &mut Answer,
-    ) -> Option<Result<Piece, EngineError>> {
-        let mut output = match first {
-            Some(Ok(Piece::Output(output))) => output,
-            other => return other,
-        };
-        while self.held.is_none()
-            && bytes(&output) < GATHERED
-            && !self.has_to_ask(self.delivered.saturating_add(output.units()))
-        {
-            match answer.pieces.try_recv() {
-                Ok(Ok(Piece::Output(next))) => self.held = output.append(next).map(|next| Ok(Piece::Output(next))),
-                Ok(other) => self.held = Some(other),
-                Err(_) => break,
-            }
-        }
-        Some(Ok(Piece::Output(output)))
-    }
-
     async fn piece(&mut self, piece: Option<Result<Piece, EngineError>>, line: &mut Line) -> Result<(), End> {
         let output = match piece {
             Some(Ok(Piece::Output(output))) => output,
@@ -403,17 +366,6 @@ impl<'a> Run<'a> {
         self.last = Some(now);
         self.starve();
         Ok(())
-    }
-}
-
-/// The next piece of an answer: one that was taken before, or else the one that comes.
-async fn next(
-    held: &mut Option<Result<Piece, EngineError>>,
-    answer: &mut Answer,
-) -> Option<Result<Piece, EngineError>> {
-    match held.take() {
-        Some(piece) => Some(piece),
-        None => answer.pieces.recv().await,
     }
 }
 
