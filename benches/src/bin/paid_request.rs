@@ -25,10 +25,6 @@ use rialto_testkit::market::{MODEL, Market, Plan};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-/// As `rialto` has it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const REQUESTS: u32 = 1_000;
 const ROUNDS: usize = 5;
 const PARALLEL: usize = 8;

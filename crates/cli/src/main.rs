@@ -16,11 +16,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// A request makes some hundred small pieces of memory, often freed by another thread than the one that made them, which
-/// the system's allocator answers with locks.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let arguments = args::Arguments::parse();
     // The one TLS implementation of the process; an error says that it is installed already.
