@@ -6,7 +6,7 @@
 use std::{
     fs::File,
     io::Write as _,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result};
@@ -80,7 +80,7 @@ struct Parts {
     key: SigningKey,
     buyer: Node,
     seller: Peer,
-    file: Arc<Mutex<File>>,
+    file: Mutex<File>,
 }
 
 impl Parts {
@@ -102,7 +102,7 @@ impl Parts {
             key: SigningKey::from_bytes(&[1; 32])?,
             buyer,
             seller: peer,
-            file: Arc::new(Mutex::new(tempfile::tempfile()?)),
+            file: Mutex::new(tempfile::tempfile()?),
         })
     }
 
