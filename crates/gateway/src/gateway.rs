@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Book, Config, Error, OwnServer, Store,
     batch::{self, Batches},
-    book::{Door, Spread, Stakes, answer_peers, browse, meet_registered, restore, spread},
+    book::{Door, Spread, Stakes, answer_peers, browse, keep_book, meet_registered, restore, spread},
     buying::{Uses, stand_by},
     config::ms,
     desk::Desk,
@@ -210,6 +210,7 @@ fn tend(desk: &Arc<Desk>, meeting: Vec<Peer>, stop: &CancellationToken) -> Vec<J
     vec![
         tokio::spawn(answer_peers(Arc::clone(desk), stop.clone())),
         tokio::spawn(browse(Arc::clone(desk), meeting, stop.clone())),
+        tokio::spawn(keep_book(Arc::clone(desk), stop.clone())),
         tokio::spawn(meet_registered(Arc::clone(desk), stop.clone())),
         tokio::spawn(spread(Arc::clone(desk), stop.clone())),
         tokio::spawn(mingle(Arc::clone(&desk.neighbours), stop.clone())),

@@ -6,12 +6,17 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use iroh::{
     Endpoint, EndpointAddr, EndpointId, RelayUrl, TransportAddr,
-    endpoint::{Connection, RecvStream, SendStream},
+    endpoint::{Connection, RecvStream, SendStream, VarInt},
 };
-use rialto_protocol::{NodeKey, ticket::Peer};
+use rialto_protocol::{
+    NodeKey,
+    ticket::Peer,
+    wire::{OFFERS_ALPN, TRADE_ALPN},
+};
 
 use crate::Error;
 
@@ -22,7 +27,20 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most peers whose connections are kept; beyond it, closed ones are forgotten.
 const KEPT: usize = 4_096;
 
-type Slot = Arc<tokio::sync::Mutex<Option<Connection>>>;
+/// How long a peer that is said to be elsewhere may take to show that it is still where it was dialled.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
+/// Time between two looks whether it did.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A connection, and the addresses at which it was dialled.
+#[derive(Debug, Clone)]
+struct Held {
+    connection: Connection,
+    addresses: Vec<String>,
+}
+
+type Slot = Arc<tokio::sync::Mutex<Option<Held>>>;
 
 /// The pool. A slot's lock is held while dialling, so that many requests to one peer dial once.
 #[derive(Debug)]
@@ -58,11 +76,7 @@ impl Connections {
     ) -> Result<(SendStream, RecvStream), Error> {
         let slot = self.slot(peer.node, alpn);
         let mut held = slot.lock().await;
-        if let Some(connection) = held
-            .as_ref()
-            .filter(|connection| connection.close_reason().is_none())
-            .cloned()
-        {
+        if let Some(connection) = held.as_ref().and_then(Held::live).cloned() {
             drop(held);
             if let Ok(streams) = connection.open_bi().await {
                 return Ok(streams);
@@ -75,22 +89,74 @@ impl Connections {
             .await
             .map_err(|_| Error::Unreachable("no answer in time".into()))?
             .map_err(|error| Error::Unreachable(error.to_string()))?;
-        *held = Some(connection.clone());
+        *held = Some(Held {
+            connection: connection.clone(),
+            addresses: peer.addresses.clone(),
+        });
         drop(held);
         connection.open_bi().await.map_err(Error::broken)
+    }
+
+    /// Ends connections with a peer that is said to be elsewhere, if it gives no sign of life where it was dialled: what waits
+    /// for it there then knows at once, and not when the connection times out. Whoever says so may lie, which costs a
+    /// packet.
+    pub(crate) async fn look_after(&self, peer: &Peer) {
+        let slots: Vec<Slot> = {
+            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            let alpns = [TRADE_ALPN, OFFERS_ALPN];
+            alpns
+                .iter()
+                .filter_map(|alpn| slots.get(&(peer.node, *alpn)).cloned())
+                .collect()
+        };
+        // A slot that is locked is being dialled anew.
+        let held = slots.iter().filter_map(|slot| slot.try_lock().ok()?.clone());
+        let left = held.filter(|held| held.live().is_some() && held.is_elsewhere(peer));
+        futures::future::join_all(left.map(|held| async move {
+            if !shows_life(&held.connection).await {
+                held.connection.close(VarInt::from_u32(0), b"gone");
+            }
+        }))
+        .await;
     }
 
     fn slot(&self, node: NodeKey, alpn: &'static [u8]) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.len() >= KEPT {
             slots.retain(|_, slot| {
-                slot.try_lock().map_or(true, |held| {
-                    held.as_ref().is_some_and(|live| live.close_reason().is_none())
-                })
+                slot.try_lock()
+                    .map_or(true, |held| held.as_ref().and_then(Held::live).is_some())
             });
         }
         slots.entry((node, alpn)).or_default().clone()
     }
+}
+
+impl Held {
+    fn live(&self) -> Option<&Connection> {
+        Some(&self.connection).filter(|connection| connection.close_reason().is_none())
+    }
+
+    /// Whether a peer has none of the addresses at which this was dialled.
+    fn is_elsewhere(&self, peer: &Peer) -> bool {
+        let known = |address| self.addresses.contains(address);
+        !self.addresses.is_empty() && !peer.addresses.is_empty() && !peer.addresses.iter().any(known)
+    }
+}
+
+/// Whether anything comes from a peer that is sent something to acknowledge.
+async fn shows_life(connection: &Connection) -> bool {
+    let heard = || connection.stats().udp_rx.datagrams;
+    let before = heard();
+    if connection.send_datagram(Bytes::new()).is_err() {
+        return connection.close_reason().is_none();
+    }
+    let answers = async {
+        while heard() == before {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(SIGN_OF_LIFE, answers).await.is_ok()
 }
 
 /// Where a peer may be: at its addresses, and at this node's own relay if it says that it is there, or says nothing at

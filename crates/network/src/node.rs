@@ -143,6 +143,11 @@ impl Node {
         Ok(Trade::new(send, recv))
     }
 
+    /// To be called when a peer says that it is elsewhere: connections with it where it was end at once if nobody is there.
+    pub async fn look_after(&self, peer: &Peer) {
+        self.connections.look_after(peer).await;
+    }
+
     /// Announces offers to a peer, asks for those it knows, or has it relay an order.
     pub fn offers<'a>(
         &'a self,

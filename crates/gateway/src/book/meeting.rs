@@ -1,6 +1,6 @@
 //! Where offers come from: peers that announce theirs, and meeting peers whose books are read.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
 use futures::StreamExt as _;
 use rialto_network::{Incoming, OffersCall};
@@ -10,29 +10,17 @@ use rialto_protocol::{
     ticket::Peer,
     wire::{MAX_ANNOUNCEMENTS, OffersRequest, OffersResponse, Refusal, RefusalCode},
 };
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout},
-};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{NoteError, spread::parts};
-use crate::{Error, config::ms, desk::Desk, store::now};
+use crate::{config::ms, desk::Desk, store::now};
 
 /// Calls that are answered at a time.
 const MAX_CALLS: usize = 64;
 
 /// Books that are read at a time.
-const MAX_READS: usize = 8;
-
-/// Contacts, offers and sellers that are kept for the next start, and the time between two writes.
-const MAX_KEPT: usize = 48;
-const MAX_OFFERS_KEPT: usize = 1_024;
-const MAX_REMEMBERED: usize = 4_096;
-const KEEP: Duration = Duration::from_secs(60);
-
-/// How long a start may take to look at the offers of before: whether their providers have a stake, the chain knows.
-const RESTORING: Duration = Duration::from_secs(2);
+pub(super) const MAX_READS: usize = 8;
 
 /// Answers peers until the node closes.
 pub(crate) async fn answer_peers(desk: Arc<Desk>, stop: CancellationToken) {
@@ -114,7 +102,7 @@ fn is_forged(error: &NoteError) -> bool {
 }
 
 /// Notes one, and has what is new told to neighbours.
-async fn note(desk: &Desk, peer: NodeKey, announcement: Announcement) -> Result<(), NoteError> {
+pub(super) async fn note(desk: &Desk, peer: NodeKey, announcement: Announcement) -> Result<(), NoteError> {
     if desk.book.knows(&announcement.offer) {
         return Ok(());
     }
@@ -127,37 +115,18 @@ async fn note(desk: &Desk, peer: NodeKey, announcement: Announcement) -> Result<
     if !desk.stakes.is_staked(provider).await {
         return Err(NoteError::Unstaked);
     }
-    desk.book.note(announcement, peer, now())?;
+    let seller = announcement.offer.peer();
+    if desk.book.note(announcement, peer, now())? {
+        // Requests may be waiting for it where it was.
+        let node = desk.node.clone();
+        desk.tasks.spawn(async move { node.look_after(&seller).await });
+    }
     desk.spread.put(provider, model);
     Ok(())
 }
 
-/// Puts offers of before the last stop into the book, if they are still in force and their providers' stakes too: so that a
-/// restart does not have to wait until sellers announce themselves again. They go through the same checks.
-pub(crate) async fn restore(desk: &Desk) {
-    match desk.store.memories().await {
-        Ok(memories) => desk.book.resume(&memories),
-        Err(error) => tracing::warn!(%error, "what was known of sellers cannot be read"),
-    }
-    let kept = desk.store.offers().await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the offers of before cannot be read");
-        Vec::new()
-    });
-    let all = futures::stream::iter(kept).for_each_concurrent(MAX_READS, async |announcement| {
-        // Nobody brought them: they are as good as the peers that did before.
-        if let Err(error) = note(desk, desk.node.key(), announcement).await {
-            tracing::debug!(%error, "an offer of before is not taken");
-        }
-    });
-    if timeout(RESTORING, all).await.is_err() {
-        tracing::debug!("not all offers of before were looked at in time");
-    }
-}
-
-/// Reads the books of the meeting peers again and again, that of a neighbour each time, and those of new ones; and keeps
-/// who answers, and what is on sale, for the next start.
+/// Reads the books of the meeting peers again and again, that of a neighbour each time, and those of new ones.
 pub(crate) async fn browse(desk: Arc<Desk>, meeting: Vec<Peer>, stop: CancellationToken) {
-    let mut kept: Option<Instant> = None;
     loop {
         let mut peers = meeting.clone();
         peers.extend(desk.neighbours.take_unread());
@@ -169,10 +138,6 @@ pub(crate) async fn browse(desk: Arc<Desk>, meeting: Vec<Peer>, stop: Cancellati
             () = stop.cancelled() => break,
             () = reads => {}
         }
-        if kept.is_none_or(|kept| kept.elapsed() >= KEEP) && !desk.book.is_empty() {
-            kept = Some(Instant::now());
-            keep(&desk).await;
-        }
         desk.book.expire(now());
         desk.metrics
             .offers
@@ -181,30 +146,6 @@ pub(crate) async fn browse(desk: Arc<Desk>, meeting: Vec<Peer>, stop: Cancellati
             () = stop.cancelled() => break,
             () = tokio::time::sleep(ms(desk.config.timeouts.browse_ms)) => {}
         }
-    }
-    keep(&desk).await;
-}
-
-/// Keeps what is known of sellers: the figures they are chosen by, and who cheated.
-pub(crate) async fn remember(desk: &Desk) -> Result<(), Error> {
-    desk.store.set_memories(&desk.book.memories(MAX_REMEMBERED)).await
-}
-
-/// Keeps who answers now, and what is on sale. Nobody answers while this machine is cut off: then those of before stay.
-async fn keep(desk: &Desk) {
-    let contacts = desk.neighbours.answering(MAX_KEPT);
-    let offers = desk.book.all(now(), MAX_OFFERS_KEPT);
-    let kept = async {
-        if !contacts.is_empty() {
-            desk.store.set_contacts(&contacts).await?;
-        }
-        if !offers.is_empty() {
-            desk.store.set_offers(&offers).await?;
-        }
-        remember(desk).await
-    };
-    if let Err(error) = kept.await {
-        tracing::debug!(%error, "contacts, offers and figures cannot be kept");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The book: live offers of staked providers, and the models that they sell.
 
 mod door;
+mod kept;
 mod meeting;
 mod registry;
 mod shelf;
@@ -13,7 +14,8 @@ use std::{
 };
 
 pub(crate) use door::Door;
-pub(crate) use meeting::{answer_peers, browse, remember, restore};
+pub(crate) use kept::{keep_book, remember, restore};
+pub(crate) use meeting::{answer_peers, browse};
 pub(crate) use registry::meet_registered;
 use rialto_protocol::{
     Address, ModelId, NodeKey, Region,
@@ -24,6 +26,7 @@ use rialto_protocol::{
 };
 pub(crate) use spread::{Spread, spread};
 pub(crate) use stake::Stakes;
+use tokio::sync::Notify;
 
 use crate::routing::{Memory, Pool, Records, Seller};
 use shelf::Shelf;
@@ -42,6 +45,8 @@ const MAX_MODELS: usize = 16_384;
 pub struct Book {
     aliases: BTreeMap<String, String>,
     pages: RwLock<Pages>,
+    /// A seller came that is new, or elsewhere.
+    stir: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -108,6 +113,7 @@ impl Book {
         Self {
             aliases,
             pages: RwLock::default(),
+            stir: Notify::new(),
         }
     }
 
@@ -119,8 +125,9 @@ impl Book {
         self.pages.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes an announcement whose provider's stake was looked up. The newest sequence wins.
-    pub(crate) fn note(&self, announcement: Announcement, from: NodeKey, now: u64) -> Result<(), NoteError> {
+    /// Notes an announcement whose provider's stake was looked up. The newest sequence wins. Returns whether its seller is
+    /// new, or elsewhere.
+    pub(crate) fn note(&self, announcement: Announcement, from: NodeKey, now: u64) -> Result<bool, NoteError> {
         announcement.check(now)?;
         let Announcement {
             offer,
@@ -133,9 +140,15 @@ impl Book {
         match known.map(|known| known.offer.sequence.cmp(&offer.sequence)) {
             Some(std::cmp::Ordering::Greater) => return Err(NoteError::Older),
             // The same offer comes again from every peer that has it.
-            Some(std::cmp::Ordering::Equal) => return Ok(()),
-            Some(std::cmp::Ordering::Less) => {}
-            None => pages.make_room(provider, from, now)?,
+            Some(std::cmp::Ordering::Equal) => return Ok(false),
+            Some(std::cmp::Ordering::Less) | None => {}
+        }
+        let (is_new, stirs) = (
+            known.is_none(),
+            known.is_none_or(|known| known.offer.peer() != offer.peer()),
+        );
+        if is_new {
+            pages.make_room(provider, from, now)?;
         }
         pages.remember(model, manifest, now);
         let record = pages.records.of(provider, model);
@@ -145,7 +158,15 @@ impl Book {
             from,
             record,
         }));
-        Ok(())
+        if stirs {
+            self.stir.notify_one();
+        }
+        Ok(stirs)
+    }
+
+    /// Waits until a seller comes that is new, or elsewhere.
+    pub(crate) async fn stirred(&self) {
+        self.stir.notified().await;
     }
 
     /// Whether an offer brings nothing new, whether or not it is its provider's.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use rialto_network::{Incoming, Node, NodeConfig};
+use rialto_network::{FrameReceiver, Incoming, Node, NodeConfig};
 use rialto_protocol::wire::{BuyerFrame, OffersRequest, OffersResponse, Refusal, RefusalCode, SellerFrame};
 use zeroize::Zeroizing;
 
@@ -121,27 +121,32 @@ fn node_to_kill(secret: u8) -> (tokio::runtime::Runtime, Node) {
     (runtime, node)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_seller_that_was_killed_is_reached_at_its_new_address() {
-    let buyer = node(9).await;
+/// A seller that was killed while a buyer's trade with it was open, and the one that came back elsewhere and announced itself
+/// before the connection to the old one had timed out.
+async fn killed_and_back(buyer: &Node, secret: u8) -> (FrameReceiver<SellerFrame>, Node) {
     let (meeting, announcer) = (buyer.peer(), buyer.clone());
     tokio::spawn(async move {
         while let Some(Incoming::Offers(_, call)) = announcer.accept().await {
             call.answer(&OffersResponse::Book(Vec::new())).await.unwrap();
         }
     });
-    let (runtime, seller) = std::thread::spawn(|| node_to_kill(10)).join().unwrap();
+    let (runtime, seller) = std::thread::spawn(move || node_to_kill(secret)).join().unwrap();
     seller.offers(&meeting, &OffersRequest::Browse).await.unwrap();
-    let (mut sender, mut receiver) = buyer.trade(&seller.peer()).await.unwrap().split();
+    let (mut sender, receiver) = buyer.trade(&seller.peer()).await.unwrap().split();
     sender.send(&BuyerFrame::Cancel).await.unwrap();
     let held = seller.accept().await;
     assert!(matches!(held, Some(Incoming::Trade(..))));
     runtime.shutdown_background();
-    std::mem::forget((seller, held));
-
-    // The new one announces itself while the connection to the old one has not timed out yet.
-    let again = node(10).await;
+    std::mem::forget((sender, seller, held));
+    let again = node(secret).await;
     again.offers(&meeting, &OffersRequest::Browse).await.unwrap();
+    (receiver, again)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seller_that_was_killed_is_reached_at_its_new_address() {
+    let buyer = node(9).await;
+    let (mut receiver, again) = killed_and_back(&buyer, 10).await;
     assert!(
         receiver.next().await.is_err(),
         "the end of a killed peer goes unnoticed"
@@ -149,4 +154,32 @@ async fn a_seller_that_was_killed_is_reached_at_its_new_address() {
     let (mut sender, _receiver) = buyer.trade(&again.peer()).await.unwrap().split();
     sender.send(&BuyerFrame::Cancel).await.unwrap();
     assert!(matches!(again.accept().await, Some(Incoming::Trade(..))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seller_that_says_it_is_elsewhere_is_left_where_it_gives_no_sign_of_life() {
+    let buyer = node(11).await;
+    let (mut receiver, again) = killed_and_back(&buyer, 12).await;
+    buyer.look_after(&again.peer()).await;
+    // What waits for it where it was knows; and nothing is sent there any more, before the connection has timed out.
+    assert!(receiver.next().await.is_err());
+    let (mut sender, _receiver) = buyer.trade(&again.peer()).await.unwrap().split();
+    sender.send(&BuyerFrame::Cancel).await.unwrap();
+    assert!(matches!(again.accept().await, Some(Incoming::Trade(..))));
+}
+
+#[tokio::test]
+async fn who_lies_about_where_a_seller_is_does_not_cut_it_off() {
+    let (buyer, seller) = (node(13).await, node(14).await);
+    let (mut sender, mut receiver) = buyer.trade(&seller.peer()).await.unwrap().split();
+    sender.send(&BuyerFrame::Cancel).await.unwrap();
+    let Some(Incoming::Trade(_, trade)) = seller.accept().await else {
+        panic!("no trade")
+    };
+    let mut lie = seller.peer();
+    lie.addresses = vec!["127.0.0.1:9".into()];
+    buyer.look_after(&lie).await;
+    let (mut answers, _requests) = trade.split();
+    answers.send(&refusal()).await.unwrap();
+    assert_eq!(receiver.next().await.unwrap(), Some(refusal()));
 }
