@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::meeting::{MAX_READS, note};
@@ -14,10 +14,12 @@ const MAX_KEPT: usize = 48;
 const MAX_OFFERS_KEPT: usize = 1_024;
 const MAX_REMEMBERED: usize = 4_096;
 
-/// Longest time between two writes, the shortest, and how long a seller that is new or elsewhere waits for others.
+/// Longest time between two writes, and how long a seller that is new or elsewhere waits for others.
 const KEEP: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_secs(5);
-const SOON: Duration = Duration::from_millis(500);
+const SOON: Duration = Duration::from_millis(100);
+
+/// Pause after a write, in times of what it took.
+const PAUSE: u32 = 50;
 
 /// How long a start may take to look at the offers of before: whether their providers have a stake, the chain knows.
 const RESTORING: Duration = Duration::from_secs(2);
@@ -56,10 +58,11 @@ pub(crate) async fn keep_book(desk: Arc<Desk>, stop: CancellationToken) {
             () = sleep(KEEP) => {}
             () = stirred => {}
         }
+        let started = Instant::now();
         keep(&desk).await;
         tokio::select! {
             () = stop.cancelled() => break,
-            () = sleep(PAUSE) => {}
+            () = sleep(started.elapsed().saturating_mul(PAUSE)) => {}
         }
     }
     keep(&desk).await;

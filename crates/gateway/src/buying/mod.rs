@@ -80,7 +80,7 @@ impl Desk {
                 Err(error) if tried.is_empty() => return Err(error),
                 Err(_) => break,
             };
-            let provider = picked.seller.offer.provider;
+            let (provider, place) = (picked.seller.offer.provider, picked.seller.offer.peer());
             tried.push(provider);
             match self.attempt_hedged(order, picked, tried).await {
                 Ok(begun) => return Ok(begun),
@@ -99,6 +99,10 @@ impl Desk {
                 }
                 Err((error, Next::Another)) => {
                     tracing::info!(%provider, %error, "trying another seller");
+                    // It started again since: there it was not tried.
+                    if self.book.peer_of(provider).is_some_and(|newest| newest != place) {
+                        tried.retain(|one| *one != provider);
+                    }
                     worst = Some(error);
                 }
             }

@@ -337,3 +337,47 @@ async fn a_seller_that_starts_again_elsewhere_is_reached_there_while_it_is_diall
     assert_eq!(again.requests.load(Ordering::SeqCst), 1);
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_waits_at_a_seller_that_was_killed_is_answered_once_it_is_back_elsewhere() {
+    let mut world = World::new(&[Manner::Honest]).await;
+    world.stop().await;
+    world.sellers[0].node.close().await;
+    let node = gateway_node().await;
+    let peer = node.peer();
+    world.gateway = Some(world.open_at(node, Vec::new()).await);
+    let moves = async {
+        // An offer's number is the second that it was made in.
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        let (runtime, killed) = std::thread::spawn(seller_to_kill).join().unwrap();
+        assert_eq!(announce(&killed.node, &peer, killed.offers()).await, 3);
+        while killed.requests.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        runtime.shutdown_background();
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        let again = Seller::start(1, Manner::Honest).await;
+        // Its books are on disk.
+        *again.account.lock().await = killed.account.lock().await.take();
+        assert_eq!(announce(&again.node, &peer, again.offers()).await, 3);
+        (killed, again)
+    };
+    let ((status, answer), (killed, again)) = tokio::join!(world.chat(json!({})), moves);
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!(again.requests.load(Ordering::SeqCst), 1);
+    assert_eq!(killed.sent.load(Ordering::SeqCst), 0);
+    // Its sockets are as a power cut leaves them.
+    std::mem::forget(killed);
+    world.stop().await;
+}
+
+/// A seller on a runtime of its own, which can be taken away without a word to anybody, as a power cut does.
+fn seller_to_kill() -> (tokio::runtime::Runtime, Arc<Seller>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let seller = runtime.block_on(Seller::start(1, Manner::Slow(3_600_000)));
+    (runtime, seller)
+}
