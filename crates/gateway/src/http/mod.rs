@@ -28,9 +28,8 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{Request, State},
-    http::{HeaderName, HeaderValue, Uri},
-    middleware::{self, Next},
+    extract::State,
+    http::Uri,
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -42,14 +41,10 @@ pub(crate) use error::Failure;
 pub(crate) use idempotent::Bells;
 pub(crate) use serving::ReplyBody;
 
-use tracing::Instrument as _;
-
 use crate::{Error, desk::Desk};
 
 /// A state that every handler shares.
 pub(crate) type Shared = State<Arc<Desk>>;
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// All routes.
 fn router(desk: Arc<Desk>) -> Router {
@@ -73,7 +68,6 @@ fn router(desk: Arc<Desk>) -> Router {
         .route("/metrics", get(health::metrics))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn(name_request))
         .with_state(desk)
 }
 
@@ -84,15 +78,4 @@ async fn no_such_path(uri: Uri) -> Response {
 
 async fn wrong_method() -> Response {
     error::Failure::from(Error::MethodNotAllowed).into_response()
-}
-
-/// Gives every request an id that its answer and its log lines carry.
-async fn name_request(request: Request, next: Next) -> Response {
-    let name = format!("req_{}", hex::encode(rand::random::<[u8; 16]>()));
-    let span = tracing::info_span!("request", id = %name);
-    let mut response = next.run(request).instrument(span).await;
-    if let Ok(value) = HeaderValue::from_str(&name) {
-        response.headers_mut().insert(REQUEST_ID, value);
-    }
-    response
 }

@@ -5,12 +5,10 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use axum::http::header;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
-use rialto_protocol::NanoDollars;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
     error,
-    model_list::dollars,
     serving::{Caller, Presence, Reply, ReplyBody},
 };
 use crate::{
@@ -27,6 +25,9 @@ use crate::{
 const MAX_ANSWER: usize = 64 << 20;
 /// How much longer than a first piece an answer may take that comes whole.
 const WHOLE: u32 = 10;
+
+/// What an answer of an own server costs, in dollars.
+const NOTHING: &str = "0.000000000";
 
 /// A request for a model of the owner's own servers.
 pub(crate) struct ForOwn {
@@ -145,7 +146,7 @@ impl Head {
         let mut headers = vec![
             ("content-type".into(), self.kind),
             ("x-rialto-provider".into(), "own".into()),
-            ("x-rialto-cost".into(), dollars(NanoDollars::ZERO)),
+            ("x-rialto-cost".into(), NOTHING.into()),
         ];
         if self.streamed {
             headers.push(("cache-control".into(), "no-cache".into()));
@@ -324,5 +325,17 @@ impl Passing {
 impl Drop for Passing {
     fn drop(&mut self) {
         self.usage.count(self.meter.units());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rialto_protocol::NanoDollars;
+
+    use super::super::model_list::dollars;
+
+    #[test]
+    fn nothing_is_written_as_every_cost_is() {
+        assert_eq!(super::NOTHING, dollars(NanoDollars::ZERO));
     }
 }

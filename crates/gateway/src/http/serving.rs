@@ -270,7 +270,8 @@ where
             Served::Elsewhere(caller) => *caller,
         },
     };
-    work(desk, caller, bytes).await
+    // Buying is a large future, which requests for own servers need not carry about.
+    Box::pin(work(desk, caller, bytes)).await
 }
 
 /// Has a request answered if the limits of its key let it in, and tells what is left of them.

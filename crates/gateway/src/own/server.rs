@@ -6,9 +6,8 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{HeaderMap, Response, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header, uri::Parts};
 use bytes::Bytes;
-use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -17,7 +16,7 @@ use tokio::{
 
 use super::{
     OwnServer,
-    client::{self, Client},
+    client::{self, Client, Lost, Received},
 };
 use crate::Error;
 
@@ -46,6 +45,9 @@ pub(super) enum Trouble {
 pub(super) struct Server {
     /// Whether the market serves what it has no room for.
     pub(super) overflow: bool,
+    /// By what it is called in the log.
+    root: String,
+    /// Where its models are listed.
     list: Uri,
     /// Where requests go, by the path at which they came.
     places: BTreeMap<&'static str, Uri>,
@@ -70,24 +72,24 @@ struct Health {
 
 /// An answer of which the head has arrived. Its slot is taken until it is dropped.
 pub(crate) struct Answer {
-    response: Response<Incoming>,
+    received: Received,
     _slot: OwnedSemaphorePermit,
 }
 
 impl Answer {
     /// Its status.
     pub(crate) fn status(&self) -> u16 {
-        self.response.status().as_u16()
+        self.received.response.status().as_u16()
     }
 
     /// Its headers.
     pub(crate) fn headers(&self) -> &HeaderMap {
-        self.response.headers()
+        self.received.response.headers()
     }
 
     /// The next piece of its body; `None` at its end. May be given up and begun again.
     pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, hyper::Error> {
-        client::piece(self.response.body_mut()).await
+        client::piece(self.received.response.body_mut()).await
     }
 }
 
@@ -107,18 +109,24 @@ impl Server {
             root: server.root.clone(),
             reason,
         };
-        let at = |path: &str| -> Result<Uri, Error> {
+        let whole = |path: &str| -> Result<Uri, Error> {
             let place = format!("{}{path}", server.root).parse();
             place.map_err(|_| bad("it is not an address".into()))
         };
+        let at = |path: &str| -> Result<Uri, Error> {
+            let mut parts = Parts::default();
+            parts.path_and_query = whole(path)?.into_parts().path_and_query;
+            Uri::from_parts(parts).map_err(|error| bad(error.to_string()))
+        };
         let list = at("/v1/models")?;
         let places: Result<_, Error> = PATHS.into_iter().map(|path| Ok((path, at(path)?))).collect();
-        let http = Client::new(&list, server.key).map_err(|error| bad(error.to_string()))?;
+        let http = Client::new(&whole("")?, server.key).map_err(bad)?;
         let size = server.slots.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Self {
             overflow: server.overflow,
             http,
             places: places?,
+            root: server.root,
             list,
             chosen: server.models,
             listed: Mutex::default(),
@@ -182,8 +190,9 @@ impl Server {
         patience: Duration,
     ) -> Result<Answer, Trouble> {
         let sent = timeout(patience, self.send(path, body)).await;
-        let response = sent.unwrap_or_else(|_| Err(("it does not answer in time".to_owned(), false)));
-        let response = response.map_err(|(reason, away)| self.failed(reason, away))?;
+        let received = sent.unwrap_or_else(|_| Err(("it does not answer in time".to_owned(), false)));
+        let received = received.map_err(|(reason, away)| self.failed(reason, away))?;
+        let response = &received.response;
         let status = response.status();
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             let mut health = self.health();
@@ -195,23 +204,18 @@ impl Server {
             return Err(self.failed(format!("it answers with status {}", status.as_u16()), false));
         }
         self.recovered();
-        Ok(Answer { response, _slot: slot })
+        Ok(Answer { received, _slot: slot })
     }
 
     /// Sends a request. The error tells whether nobody was there.
-    async fn send(&self, path: &str, body: Bytes) -> Result<Response<Incoming>, (String, bool)> {
+    async fn send(&self, path: &str, body: Bytes) -> Result<Received, (String, bool)> {
         let place = self
             .places
             .get(path)
             .ok_or_else(|| ("it has no such path".to_owned(), false))?;
-        match self.http.post(place, body.clone()).await {
-            // A connection that rested may have been closed meanwhile; nothing of an answer had come.
-            Err(error) if !error.is_connect() => self.http.post(place, body).await,
-            sent => sent,
-        }
-        .map_err(|error| match error.is_connect() {
-            true => ("it cannot be reached".to_owned(), true),
-            false => ("it broke off".to_owned(), false),
+        self.http.post(place, body).await.map_err(|lost| match lost {
+            Lost::Unreachable => ("it cannot be reached".to_owned(), true),
+            Lost::Broken => ("it broke off".to_owned(), false),
         })
     }
 
@@ -238,8 +242,9 @@ impl Server {
     }
 
     async fn list(&self) -> Result<BTreeSet<String>, String> {
-        let response = self.http.get(&self.list).await;
-        let mut response = response.map_err(|_| "it cannot be reached".to_owned())?;
+        let received = self.http.get(&self.list).await;
+        let mut received = received.map_err(|_| "it cannot be reached".to_owned())?;
+        let response = &mut received.response;
         if !response.status().is_success() {
             // Where names were chosen, nobody needs the list.
             if !self.chosen.is_empty() {
@@ -268,7 +273,7 @@ impl Server {
         let mut health = self.health();
         let rest = REST.saturating_mul(1 << health.failures.min(6)).min(LONGEST_REST);
         if health.failures == 0 {
-            tracing::warn!(server = %self.list, reason, "a server of the owner's fails");
+            tracing::warn!(server = %self.root, reason, "a server of the owner's fails");
         }
         health.away = away;
         health.failures = health.failures.saturating_add(1);
@@ -280,7 +285,7 @@ impl Server {
     fn recovered(&self) {
         let mut health = self.health();
         if health.failures > 0 {
-            tracing::info!(server = %self.list, "a server of the owner's answers again");
+            tracing::info!(server = %self.root, "a server of the owner's answers again");
         }
         *health = Health::default();
     }

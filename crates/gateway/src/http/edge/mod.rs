@@ -17,7 +17,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::Body,
-    http::{Request, Version},
+    http::{HeaderName, HeaderValue, Request, Version},
 };
 use connections::{Admitted, Connections};
 use hyper::{body::Incoming, service::Service as _, service::service_fn};
@@ -33,6 +33,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 use watched::{Answer, Watched};
 
 use crate::{config::ConnectionLimits, desk::Desk};
@@ -43,6 +44,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(20);
 /// Most requests at a time on one connection of HTTP/2.
 const MAX_STREAMS: u32 = 128;
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What a client is told for which there is no room, if it listens.
 const NO_ROOM: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -134,9 +136,15 @@ impl Server {
         let routes = self.routes;
         let service = service_fn(|request: Request<Incoming>| {
             let busy = connection.begin(request.version() >= Version::HTTP_2);
-            let answer = routes.call(request.map(Body::new));
+            // The answer and the log's lines carry it.
+            let name = format!("req_{}", hex::encode(rand::random::<[u8; 16]>()));
+            let span = tracing::info_span!("request", id = %name);
+            let answer = span.in_scope(|| routes.call(request.map(Body::new)));
             async move {
-                let response = answer.await?;
+                let mut response = answer.instrument(span).await?;
+                if let Ok(name) = HeaderValue::try_from(name) {
+                    response.headers_mut().insert(REQUEST_ID, name);
+                }
                 Ok::<_, Infallible>(response.map(|body| Answer::new(body, busy)))
             }
         });
