@@ -94,6 +94,9 @@ impl Request<'_> {
             return Ok(self.bytes.clone());
         }
         let odd = |error: serde_json::Error| BadRequest::value("model", error.to_string());
+        if tells && wanted.provider.is_none() {
+            return Ok(self.renamed(name).map_err(odd)?);
+        }
         // As they were written: what a number or a text is, is not for this gateway to say.
         let mut fields: BTreeMap<Cow<'_, str>, Box<RawValue>> = serde_json::from_slice(self.bytes).map_err(odd)?;
         let mut set = |field: &'static str, value: &serde_json::Value| -> Result<(), Error> {
@@ -106,6 +109,24 @@ impl Request<'_> {
         }
         fields.remove("provider");
         Ok(serde_json::to_vec(&fields).map_err(odd)?.into())
+    }
+
+    /// The body with another name in the model's place, and all else as it came.
+    fn renamed(&self, name: &str) -> Result<Bytes, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Place<'a> {
+            #[serde(borrow)]
+            model: &'a RawValue,
+        }
+        let bytes = self.bytes;
+        let model = serde_json::from_slice::<Place<'_>>(bytes)?.model.get();
+        // It is a part of the body, so its distance from the beginning is where it stands.
+        let start = model.as_ptr().addr().saturating_sub(bytes.as_ptr().addr());
+        let mut renamed = Vec::with_capacity(bytes.len().saturating_add(name.len()));
+        renamed.extend_from_slice(bytes.get(..start).unwrap_or_default());
+        serde_json::to_writer(&mut renamed, name)?;
+        renamed.extend_from_slice(bytes.get(start.saturating_add(model.len())..).unwrap_or_default());
+        Ok(renamed.into())
     }
 }
 
@@ -150,6 +171,21 @@ mod tests {
         let there = request.body_for("b\"c").unwrap();
         let expected = r#"{"big":123456789012345678901234567890,"model":"b\"c","stream":true,"stream_options":{"include_usage":true},"x":1.50}"#;
         assert_eq!(there, expected);
+    }
+
+    #[test]
+    fn where_a_model_has_another_name_there_only_that_is_changed() {
+        let renamed = |text: &str| {
+            let bytes = Bytes::copy_from_slice(text.as_bytes());
+            let wanted = Wanted::read(&bytes).unwrap();
+            let (path, bytes, wanted) = ("", &bytes, &wanted);
+            Request { path, bytes, wanted }.body_for("b\"c").unwrap()
+        };
+        let text = r#"{ "x":[1.50,{"model":"a"}] , "mod\u0065l" : "a\n" ,"z":"\u00e9" }"#;
+        let expected = r#"{ "x":[1.50,{"model":"a"}] , "mod\u0065l" : "b\"c" ,"z":"\u00e9" }"#;
+        assert_eq!(renamed(text), expected);
+        assert_eq!(renamed(r#"{"model":"a"}"#), r#"{"model":"b\"c"}"#);
+        assert!(Wanted::read(br#"{"model":"a","model":"b"}"#).is_err());
     }
 
     #[test]

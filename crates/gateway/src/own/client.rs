@@ -208,3 +208,98 @@ pub(super) async fn piece(body: &mut Incoming) -> Result<Option<Bytes>, hyper::E
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood";
+
+    /// A server that gives each connection so many answers; the client, connections and requests.
+    async fn server(answers: usize, answer: &'static [u8]) -> (Client, Arc<[AtomicUsize; 2]>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let root = format!("http://{}", listener.local_addr().unwrap());
+        let counts: Arc<[AtomicUsize; 2]> = Arc::default();
+        let seen = Arc::clone(&counts);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                seen[0].fetch_add(1, Ordering::SeqCst);
+                let seen = Arc::clone(&seen);
+                tokio::spawn(async move {
+                    for _ in 0..answers {
+                        let Some(()) = request(&mut stream).await else { return };
+                        seen[1].fetch_add(1, Ordering::SeqCst);
+                        stream.write_all(answer).await.unwrap();
+                    }
+                });
+            }
+        });
+        (Client::new(&root.parse().unwrap(), None).unwrap(), counts)
+    }
+
+    async fn request(stream: &mut TcpStream) -> Option<()> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.ok()?);
+        }
+        let head = String::from_utf8(head).unwrap();
+        assert!(
+            head.starts_with("GET /place HTTP/1.1\r\n") && head.contains("host: 127.0.0.1:"),
+            "{head}"
+        );
+        Some(())
+    }
+
+    async fn ask(client: &Client) -> Result<Bytes, Lost> {
+        let mut received = client.get(&Uri::from_static("/place")).await?;
+        let body = received.response.body_mut().collect().await.unwrap();
+        Ok(body.to_bytes())
+    }
+
+    #[tokio::test]
+    async fn one_connection_serves_request_after_request() {
+        let (client, seen) = server(usize::MAX, ANSWER).await;
+        for _ in 0..20 {
+            assert_eq!(ask(&client).await.unwrap(), "good");
+        }
+        assert_eq!(seen[0].load(Ordering::SeqCst), 1);
+        let (one, other) = tokio::join!(ask(&client), ask(&client));
+        assert!(one.is_ok() && other.is_ok());
+        assert_eq!(seen[0].load(Ordering::SeqCst), 2, "one that is busy is not waited for");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_while_it_rested_loses_no_request() {
+        let (client, seen) = server(1, ANSWER).await;
+        for _ in 0..20 {
+            assert_eq!(ask(&client).await.unwrap(), "good");
+        }
+        assert_eq!(seen[1].load(Ordering::SeqCst), 20);
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_an_answer_is_not_taken_for_the_next_ones() {
+        let (client, seen) = server(2, b"HTTP/1.1 200 OK\r\ncontent-length: 400\r\n\r\ngood").await;
+        for _ in 0..3 {
+            drop(client.get(&Uri::from_static("/place")).await.unwrap());
+        }
+        assert_eq!(seen[0].load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_on_a_request_hears_it_twice_at_most() {
+        let (client, seen) = server(usize::MAX, b"what?").await;
+        assert_eq!(ask(&client).await, Err(Lost::Broken));
+        assert_eq!(seen[1].load(Ordering::SeqCst), 1);
+        let nobody = Client::new(&"http://127.0.0.1:1".parse().unwrap(), None).unwrap();
+        assert_eq!(ask(&nobody).await, Err(Lost::Unreachable));
+        assert!(Client::new(&"/v1".parse().unwrap(), None).is_err());
+    }
+}
