@@ -371,6 +371,35 @@ async fn a_request_that_waits_at_a_seller_that_was_killed_is_answered_once_it_is
     world.stop().await;
 }
 
+#[tokio::test]
+async fn where_a_seller_went_is_kept_before_the_gateway_stops() {
+    let mut world = World::new(&[Manner::Honest]).await;
+    world.stop().await;
+    world.sellers[0].node.close().await;
+    let node = gateway_node().await;
+    let peer = node.peer();
+    world.gateway = Some(world.open_at(node, Vec::new()).await);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let again = Seller::start(1, Manner::Honest).await;
+    assert_eq!(announce(&again.node, &peer, again.offers()).await, 3);
+    let place = again.peer().addresses[0].clone().into_bytes();
+    let kept = || {
+        let store = rusqlite::Connection::open(world.path()).unwrap();
+        let body = store.query_row("SELECT body FROM notes WHERE name = 'offers'", [], |row| row.get(0));
+        let body: Vec<u8> = body.unwrap();
+        body.windows(place.len()).any(|part| part == place)
+    };
+    let is_kept = async {
+        while !kept() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    // What changes nothing is kept once a minute.
+    let patience = Duration::from_secs(40);
+    tokio::time::timeout(patience, is_kept).await.unwrap();
+    world.stop().await;
+}
+
 /// A seller on a runtime of its own, which can be taken away without a word to anybody, as a power cut does.
 fn seller_to_kill() -> (tokio::runtime::Runtime, Arc<Seller>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
