@@ -85,6 +85,20 @@ fn the_newest_offer_wins_and_expires() {
 }
 
 #[test]
+fn a_seller_that_is_new_or_elsewhere_is_news_and_one_that_says_the_same_again_is_not() {
+    let (book, model) = (Book::default(), manifest("v1", 1));
+    let note = |announcement| book.note(announcement, PEER, 1_000).unwrap();
+    assert!(note(offer(1, 5, &model, 2)));
+    assert!(!note(offer(1, 5, &model, 2)));
+    assert!(!note(offer(1, 5, &model, 3)));
+    let mut moved = offer(1, 5, &model, 4).offer;
+    moved.addresses = vec!["127.0.0.1:1".into()];
+    let key = SigningKey::from_bytes(&[1; 32]).unwrap();
+    assert!(note(moved.announce(&key, model.clone())));
+    assert!(note(offer(2, 5, &model, 1)));
+}
+
+#[test]
 fn a_forged_or_stale_offer_is_refused() {
     let (book, model) = (Book::default(), manifest("v1", 1));
     let mut forged = offer(1, 5, &model, 1);
