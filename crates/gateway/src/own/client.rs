@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_hangs_up_on_a_request_hears_it_twice_at_most() {
+    async fn what_breaks_off_on_a_new_connection_is_not_sent_again() {
         let (client, seen) = server(usize::MAX, b"what?").await;
         assert_eq!(ask(&client).await, Err(Lost::Broken));
         assert_eq!(seen[1].load(Ordering::SeqCst), 1);

@@ -319,12 +319,7 @@ async fn what_was_on_sale_before_a_restart_is_bought_at_once_after_it() {
 
 #[tokio::test]
 async fn a_seller_that_starts_again_elsewhere_is_reached_there_while_it_is_dialled_at_its_old_address() {
-    let mut world = World::new(&[Manner::Honest]).await;
-    world.stop().await;
-    world.sellers[0].node.close().await;
-    let node = gateway_node().await;
-    let peer = node.peer();
-    world.gateway = Some(world.open_at(node, Vec::new()).await);
+    let (mut world, peer) = world_whose_seller_left().await;
     let moves = async {
         // The request is on its way to where nobody is; and an offer's number is the second that it was made in.
         tokio::time::sleep(Duration::from_millis(1_100)).await;
@@ -340,12 +335,7 @@ async fn a_seller_that_starts_again_elsewhere_is_reached_there_while_it_is_diall
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_waits_at_a_seller_that_was_killed_is_answered_once_it_is_back_elsewhere() {
-    let mut world = World::new(&[Manner::Honest]).await;
-    world.stop().await;
-    world.sellers[0].node.close().await;
-    let node = gateway_node().await;
-    let peer = node.peer();
-    world.gateway = Some(world.open_at(node, Vec::new()).await);
+    let (mut world, peer) = world_whose_seller_left().await;
     let moves = async {
         // An offer's number is the second that it was made in.
         tokio::time::sleep(Duration::from_millis(1_100)).await;
@@ -373,12 +363,7 @@ async fn a_request_that_waits_at_a_seller_that_was_killed_is_answered_once_it_is
 
 #[tokio::test]
 async fn where_a_seller_went_is_kept_before_the_gateway_stops() {
-    let mut world = World::new(&[Manner::Honest]).await;
-    world.stop().await;
-    world.sellers[0].node.close().await;
-    let node = gateway_node().await;
-    let peer = node.peer();
-    world.gateway = Some(world.open_at(node, Vec::new()).await);
+    let (mut world, peer) = world_whose_seller_left().await;
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     let again = Seller::start(1, Manner::Honest).await;
     assert_eq!(announce(&again.node, &peer, again.offers()).await, 3);
@@ -398,6 +383,17 @@ async fn where_a_seller_went_is_kept_before_the_gateway_stops() {
     let patience = Duration::from_secs(40);
     tokio::time::timeout(patience, is_kept).await.unwrap();
     world.stop().await;
+}
+
+/// A gateway that knows where its only seller was, and meets nobody; and where it can be told where the seller is.
+async fn world_whose_seller_left() -> (World, Peer) {
+    let mut world = World::new(&[Manner::Honest]).await;
+    world.stop().await;
+    world.sellers[0].node.close().await;
+    let node = gateway_node().await;
+    let peer = node.peer();
+    world.gateway = Some(world.open_at(node, Vec::new()).await);
+    (world, peer)
 }
 
 /// A seller on a runtime of its own, which can be taken away without a word to anybody, as a power cut does.
