@@ -4,5 +4,5 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 ./install.sh
-node_modules/.bin/forge build --skip test
+node_modules/.bin/forge build src
 node artifacts.js "$@"
