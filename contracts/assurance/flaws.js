@@ -6,7 +6,7 @@ const path = require("node:path");
 const { Bench } = require("./mutate.js");
 
 async function main() {
-  const bench = new Bench(path.dirname(__dirname));
+  const bench = new Bench(path.dirname(__dirname), ["Audits.t.sol"]);
   await bench.baseline();
   let unnoticed = 0;
   for (const { finding, test, edits } of JSON.parse(fs.readFileSync(path.join(__dirname, "flaws.json")))) {

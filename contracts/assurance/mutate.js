@@ -26,7 +26,8 @@ async function main() {
   });
   const here = __dirname;
   const contracts = path.dirname(here);
-  const bench = new Bench(contracts);
+  const tests = fs.readdirSync(path.join(contracts, "test")).filter((name) => name.endsWith(".t.sol") && !LEFT_OUT.includes(name));
+  const bench = new Bench(contracts, tests);
   const all = bench.mutants(TARGETS);
   const previous = options.again ? JSON.parse(fs.readFileSync(path.join(here, "mutation.json"))).mutants : [];
   const survived = new Set(previous.filter((m) => m.verdict === "survived").map((m) => m.id));
@@ -60,24 +61,31 @@ async function main() {
 /// A private copy of the contracts whose tests were compiled once. A mutant is compiled here, by a compiler that stays loaded,
 /// and only its bytecode reaches forge, whose tests deploy what the artifact says (dynamic_test_linking).
 class Bench {
-  constructor(contracts) {
+  /// `tests` are the files of tests that judge.
+  constructor(contracts, tests) {
     this.contracts = contracts;
     this.solc = require(path.join(contracts, "node_modules/solc"));
     const memory = fs.existsSync("/dev/shm") ? "/dev/shm" : os.tmpdir();
     this.dir = fs.mkdtempSync(path.join(memory, "mutate-"));
-    for (const name of ["src", "test", "vectors", "foundry.toml"]) {
+    for (const name of ["src", "vectors", "foundry.toml", ...this.withImports(tests.map((name) => `test/${name}`))]) {
       fs.cpSync(path.join(contracts, name), path.join(this.dir, name), { recursive: true });
     }
     this.write("src/Escrow.sol", this.read("src/Escrow.sol"));
-    for (const name of LEFT_OUT) fs.rmSync(path.join(this.dir, "test", name), { force: true });
     fs.symlinkSync(path.join(contracts, "node_modules"), path.join(this.dir, "node_modules"));
-    // Forge asks for the version at each start, which costs the real compiler most of a second.
-    this.compiler = path.join(this.dir, "solc.sh");
-    const version = `solc, the solidity compiler commandline interface\nVersion: ${this.solc.version()}`;
-    const script = `#!/bin/sh\ncase "$*" in *--version*) echo '${version}'; exit;; esac\nexec '${contracts}/solc.js' "$@"\n`;
-    fs.writeFileSync(this.compiler, script, { mode: 0o755 });
     this.artifact = path.join(this.dir, "out/Escrow.sol/Escrow.json");
     this.byBytecode = new Map();
+  }
+
+  /// Files of test/ and what they import of it, so that nothing else is compiled.
+  withImports(files) {
+    const found = new Set();
+    const visit = (file) => {
+      if (found.has(file) || !file.startsWith("test/")) return;
+      found.add(file);
+      for (const [, to] of this.read(file).matchAll(/from "(\.[^"]+)"/g)) visit(path.join(path.dirname(file), to));
+    };
+    files.forEach(visit);
+    return found;
   }
 
   mutants(files) {
@@ -162,7 +170,7 @@ class Bench {
 
   /// Puts a changed library into the artifacts of the tests that import it; returns what they were.
   patchTests(file, changed) {
-    const tests = fs.readdirSync(path.join(this.dir, "test")).filter((name) => name.endsWith(".t.sol"));
+    const tests = fs.readdirSync(path.join(this.dir, "test")).filter((name) => name.endsWith(".sol"));
     const kept = [];
     for (const name of tests) {
       const content = fs.readFileSync(path.join(this.dir, "test", name), "utf8");
@@ -197,7 +205,7 @@ class Bench {
     const architecture = { x64: "amd64" }[process.arch] ?? process.arch;
     const binary = path.join(this.contracts, `node_modules/@foundry-rs/forge-${process.platform}-${architecture}/bin/forge`);
     const env = {
-      ...process.env, FOUNDRY_SOLC: this.compiler, FOUNDRY_DYNAMIC_TEST_LINKING: "true", FOUNDRY_FUZZ_RUNS: "48",
+      ...process.env, FOUNDRY_SOLC: path.join(this.contracts, "solc.js"), FOUNDRY_DYNAMIC_TEST_LINKING: "true", FOUNDRY_FUZZ_RUNS: "48",
       FOUNDRY_INVARIANT_RUNS: "6", FOUNDRY_INVARIANT_SHRINK_RUN_LIMIT: "0", FOUNDRY_VIA_IR: "false", FOUNDRY_OPTIMIZER: "false", NO_COLOR: "1",
     };
     return new Promise((resolve) => {

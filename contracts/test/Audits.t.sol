@@ -1,39 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {Claims} from "../src/Claims.sol";
 import {Escrow} from "../src/Escrow.sol";
 import {Providers} from "../src/Providers.sol";
-import {Receipts} from "../src/Receipts.sol";
 import {IEscrow} from "../src/interfaces/IEscrow.sol";
 import {IProviders} from "../src/interfaces/IProviders.sol";
 import {Market} from "./Market.sol";
+import {Probe} from "./Probe.sol";
 import {FeeOnTransfer, Mintable, Reentrant, ReturnsFalse, ReturnsNothing, Reverts} from "./tokens/Hostile.sol";
-
-/// @notice Asks for the signature check alone.
-contract ClaimsProbe {
-    function isSigned(bytes calldata claim, bytes32 domainSeparator, bytes32 id) external view returns (bool) {
-        Claims.prepare(address(0), domainSeparator);
-        return _isSigned(claim, id);
-    }
-
-    /// @dev Asks about `claim` directly after a good one, with nothing written in between.
-    function isSignedAfter(bytes calldata good, bytes calldata claim, bytes32 domainSeparator, bytes32 id)
-        external
-        view
-        returns (bool)
-    {
-        Claims.prepare(address(0), domainSeparator);
-        require(_isSigned(good, id), "the first is good");
-        return _isSigned(claim, id);
-    }
-
-    function _isSigned(bytes calldata claim, bytes32 id) private view returns (bool) {
-        (uint256 first,) = Claims.bounds(claim);
-        Claims.channelId(first);
-        return Claims.isSigned(first, id);
-    }
-}
 
 /// @notice What auditors found in contracts of this kind, each shown not to be here. Named as in the audit's report.
 contract AuditsTest is Market {
@@ -63,9 +37,9 @@ contract AuditsTest is Market {
     }
 
     /// @dev A type hash did not match its struct.
-    function test_OZ_2024_H_07_typehash_wrong() public view {
+    function test_OZ_2024_H_07_typehash_wrong() public {
         bytes32 voucher = keccak256("Voucher(bytes32 channelId,uint96 cumulative,bytes32 receiptsHead)");
-        eq(Claims.VOUCHER_TYPEHASH, voucher, "voucher");
+        eq(_probe().voucherTypehash(), voucher, "voucher");
         bytes32 structHash = keccak256(abi.encode(voucher, bytes32("id"), uint256(7), bytes32("head")));
         bytes32 domain = keccak256(
             abi.encode(
@@ -86,7 +60,7 @@ contract AuditsTest is Market {
             "bytes32 requestHash,bytes32 responseHash,uint64 inputUnits,uint64 outputUnits,uint128 costNano,"
             "uint128 totalNano,uint8 status,uint64 finishedAt,bytes8 region,uint64 energyMillijoules,"
             "bytes32 fingerprintRoot,bytes32 previousHead)";
-        eq(Receipts.TYPEHASH, keccak256(receipt), "receipt");
+        eq(_probe().receiptTypehash(), keccak256(receipt), "receipt");
     }
 
     /// @dev The payer was left out of what is signed, so one payer's voucher paid from another's money.
@@ -209,7 +183,7 @@ contract AuditsTest is Market {
     /// @dev A high `s` that fits the 255 bits of EIP-2098: the rule itself must refuse it, not the encoding. Nobody can
     /// find one for a channel, whose id contains the signer, so the check is asked with an id of our choice.
     function test_a_high_s_that_fits_eip_2098_is_refused() public {
-        ClaimsProbe probe = new ClaimsProbe();
+        Probe probe = _probe();
         bytes32 domain = escrow.domainSeparator();
         bytes32 id = keccak256("any id");
         bytes32 digest = escrow.voucherHash(id, DOLLAR, bytes32("head"));
@@ -227,7 +201,7 @@ contract AuditsTest is Market {
 
     /// @dev Where nothing is recovered, neither the zero address nor the signer recovered before may count.
     function test_an_invalid_signature_recovers_nobody() public {
-        ClaimsProbe probe = new ClaimsProbe();
+        Probe probe = _probe();
         bytes32 domain = escrow.domainSeparator();
         bytes memory bad =
             abi.encodePacked(payer, address(0), uint96(0), DOLLAR, DOLLAR, bytes32(0), bytes32(0), bytes32(0));

@@ -9,11 +9,6 @@ import {IModels} from "../src/interfaces/IModels.sol";
 import {Market} from "./Market.sol";
 import {Mintable} from "./tokens/Hostile.sol";
 
-/// @notice One more cheatcode.
-interface Code {
-    function getCode(string calldata artifact) external view returns (bytes memory);
-}
-
 /// @notice Knows every way to be paid, asks nobody for a signature, and calls the escrow back in the middle of each.
 contract Nosy is Mintable {
     address private escrow;
@@ -66,7 +61,7 @@ contract MutantsTest is Market {
         returns (bool)
     {
         bytes memory terms = abi.encode(token_, models_, guardian, feeRecipient, feeBps, period);
-        bytes memory code = abi.encodePacked(Code(address(vm)).getCode("Escrow.sol:Escrow"), terms);
+        bytes memory code = abi.encodePacked(vm.getCode("src/Escrow.sol:Escrow"), terms);
         address deployed;
         assembly ("memory-safe") {
             deployed := create(0, add(code, 32), mload(code))

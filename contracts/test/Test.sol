@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
+import {Probe} from "./Probe.sol";
+
 /// @notice The cheatcodes of forge that these tests use.
 interface Vm {
     struct Log {
@@ -20,12 +22,14 @@ interface Vm {
     function addr(uint256 privateKey) external pure returns (address);
     function assume(bool condition) external pure;
     function chainId(uint256 id) external;
+    function deployCode(string calldata artifact) external returns (address);
     function envOr(string calldata name, bool fallback_) external view returns (bool);
     function etch(address target, bytes calldata code) external;
     function expectEmit(bool topic1, bool topic2, bool topic3, bool data, address emitter) external;
     function expectRevert() external;
     function expectRevert(bytes4 selector) external;
     function expectRevert(bytes calldata reason) external;
+    function getCode(string calldata artifact) external view returns (bytes memory);
     function getRecordedLogs() external returns (Log[] memory);
     function lastCallGas() external view returns (Gas memory);
     function prank(address sender) external;
@@ -64,6 +68,11 @@ abstract contract Test {
 
     function yes(bool condition, string memory what) internal pure {
         if (!condition) revert Untrue(what);
+    }
+
+    /// @notice Deploys the artifact: `new` would compile it as the test is.
+    function _probe() internal returns (Probe) {
+        return Probe(vm.deployCode("out/Probe.sol/Probe.json"));
     }
 
     /// @notice Maps any number into `min..=max`.
