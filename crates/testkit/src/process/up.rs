@@ -3,7 +3,6 @@
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -12,10 +11,7 @@ use rialto_settlement::Chain;
 use serde_json::Value;
 
 use super::{command, lines::Lines};
-use crate::client::Client;
-
-/// How long a market may take to serve, on a machine that does other things too.
-const PATIENCE: Duration = Duration::from_secs(180);
+use crate::{PATIENCE, client::Client};
 
 /// A market started with `rialto up`. It is killed when this is dropped.
 pub struct Up {
