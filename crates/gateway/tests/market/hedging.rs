@@ -76,7 +76,7 @@ async fn a_seller_that_was_never_reached_is_no_part_of_the_bill() {
 #[tokio::test]
 async fn who_answers_in_time_is_alone() {
     let world = World::new(&[Manner::Honest, Manner::Honest]).await;
-    let (status, answer) = hedged(&world, 3_600_000).await;
+    let (status, answer) = hedged(&world, 600_000).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     assert_eq!(asked(&world), [1, 0]);
     assert_eq!(answer["usage"]["trade"].get("parts"), None);
