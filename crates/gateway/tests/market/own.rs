@@ -288,7 +288,7 @@ async fn the_market_serves_what_there_is_no_room_for_only_if_it_may() {
     let refused = keeps.say(TALKER, json!({})).await;
     assert_eq!(refused.status(), 503);
     let wait: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
-    let (most, passed) = (BUSY_FOR.parse().unwrap(), began.elapsed().as_secs() + 1);
+    let (most, passed) = (BUSY_FOR.parse::<u64>().unwrap(), began.elapsed().as_secs() + 1);
     assert!(wait <= most && wait + passed >= most, "{wait} after {passed}");
     assert_eq!(code(refused).await, "own_servers_busy");
     // While it rests it is not asked.
