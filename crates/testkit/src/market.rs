@@ -199,9 +199,7 @@ impl Market {
             }
             anyhow::Ok(())
         };
-        tokio::time::timeout(PATIENCE, wait)
-            .await
-            .context("no offer arrived")?
+        tokio::time::timeout(PATIENCE, wait).await.context("no offer arrived")?
     }
 
     /// A client of the gateway.

@@ -88,9 +88,7 @@ pub(crate) async fn settles(up: &Up, all_sold_here: bool) -> Result<Totals> {
 async fn paid(chain: &Chain) -> Result<Totals> {
     let channels = Books::check(chain).await?.channels;
     let paid = channels.iter().filter(|(_, state)| state.redeemed.get() > 0);
-    Ok(paid
-        .map(|(id, state)| (id.to_string(), state.redeemed.get()))
-        .collect())
+    Ok(paid.map(|(id, state)| (id.to_string(), state.redeemed.get())).collect())
 }
 
 /// What it has to pay in the end.

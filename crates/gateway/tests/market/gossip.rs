@@ -296,7 +296,10 @@ async fn what_is_forged_unstaked_stale_or_too_much_is_not_passed_on() {
     }
     // 512 at once and 128 a second, which is some of them unless the machine takes twelve seconds over all.
     let most = 512 + 128 * (began.elapsed().as_secs() + 1);
-    assert!(u64::from(taken) <= most, "{taken} of 2,048, and no more than {most} may be");
+    assert!(
+        u64::from(taken) <= most,
+        "{taken} of 2,048, and no more than {most} may be"
+    );
     let told = observer.told.load(Ordering::SeqCst) - before;
     assert!(
         told <= usize::try_from(taken).unwrap() / 4,

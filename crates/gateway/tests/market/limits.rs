@@ -68,7 +68,10 @@ async fn tokens_a_minute_are_reserved_counted_and_refused_in_time() {
     let pause: u64 = header(&refused, "retry-after").parse().unwrap();
     // A minute after the five seconds that the first use counts in: what has passed since then is less than this.
     let passed = began.elapsed().as_secs() + 1;
-    assert!((60_u64.saturating_sub(passed)..=65).contains(&pause), "{pause} after {passed}");
+    assert!(
+        (60_u64.saturating_sub(passed)..=65).contains(&pause),
+        "{pause} after {passed}"
+    );
     assert_eq!(code(refused).await, "rate_limit_exceeded");
     // A stream is refused before it begins, and the Open Inference Protocol's clients hear of it as well.
     assert_eq!(world.ask(json!({"stream": true})).await.status(), 429);

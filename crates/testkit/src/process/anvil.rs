@@ -62,7 +62,10 @@ impl Drop for Anvil {
 /// more than most calls; else the one on the path.
 pub(crate) fn foundry(name: &str) -> PathBuf {
     let packages = repository().join("contracts/node_modules");
-    let platforms = std::fs::read_dir(packages.join("@foundry-rs")).into_iter().flatten().flatten();
+    let platforms = std::fs::read_dir(packages.join("@foundry-rs"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let programs = platforms
         .filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("{name}-")))
         .map(|entry| entry.path().join("bin").join(name));
