@@ -40,9 +40,9 @@ market_stop() {
   kill -INT "$pid" 2>/dev/null || true
   while kill -0 "$pid" 2>/dev/null; do
     tries=$((tries + 1))
-    if [ "$tries" -gt 300 ]; then
+    if [ "$tries" -gt 900 ]; then
       kill -KILL "$pid" 2>/dev/null || true
-      die "the market did not end within a minute of Ctrl-C; its log is ${market_output%/*}/up.log"
+      die "the market did not end within three minutes of Ctrl-C; its log is ${market_output%/*}/up.log"
     fi
     sleep 0.2
   done

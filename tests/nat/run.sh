@@ -18,6 +18,7 @@ relay_url=http://10.99.0.1:3340
 buyers=(buyer-easy buyer-hard buyer-public)
 sellers=(seller-easy seller-hard seller-beside)
 pids=()
+asked=()
 
 # Ends what this script started, by its pids, and takes the namespaces away.
 clean() {
@@ -64,15 +65,31 @@ ask() {
     jq -e '.usage.completion_tokens > 0' >/dev/null
 }
 
+# Milliseconds after which something has gone wrong, however slow this machine is.
+patience=180000
+
 # ask_until BUYER SELLER: asks again and again; prints the milliseconds until there was an answer.
 ask_until() {
   local begun
   begun=$(now_ms)
   until ask "$1" "$2" 10; do
-    [ $(($(now_ms) - begun)) -lt 60000 ] || die "$1 got no answer from $2 within a minute"
+    [ $(($(now_ms) - begun)) -lt $patience ] || die "$1 got no answer from $2 within three minutes"
     sleep 0.1
   done
   echo $(($(now_ms) - begun))
+}
+
+# ask_all ENDING: every buyer asks every seller until there is an answer, all at once, so that none waits for another. What
+# each of them took is in a file of this ending.
+ask_all() {
+  local buyer seller pid asking=()
+  for buyer in "${buyers[@]}"; do
+    for seller in "${sellers[@]}"; do
+      ask_until "$buyer" "$seller" >"$folder/$buyer.$seller.$1" &
+      asking+=($!)
+    done
+  done
+  for pid in "${asking[@]}"; do wait "$pid" || die "a pair did not come together"; done
 }
 
 internet_possible
@@ -116,13 +133,26 @@ for buyer in "${buyers[@]}"; do
   done
 done
 
+# What so many answers take here while nothing is amiss: this machine may have other things to do.
+ask_all usual
+usual=$(sort -n "$folder"/*.usual | tail -n 1)
+echo "all buyers buy from all sellers at once: $usual ms"
+
 kill -KILL "$relay"
 wait "$relay" 2>/dev/null || true
 gone=$(now_ms)
+# All at once, in less time than an address is dialled for: a seller that cannot be reached would be left alone for a while.
+for buyer in "${buyers[@]}"; do
+  for seller in "${sellers[@]}"; do
+    { ask "$buyer" "$seller" 4 && touch "$folder/$buyer.$seller.direct"; } &
+    asked+=($!)
+  done
+done
+for pid in "${asked[@]}"; do wait "$pid" || true; done
 direct=0
 for buyer in "${buyers[@]}"; do
   for seller in "${sellers[@]}"; do
-    if ask "$buyer" "$seller" 1; then
+    if [ -e "$folder/$buyer.$seller.direct" ]; then
       echo "without the relay, $buyer buys from $seller: their connection is direct"
       direct=$((direct + 1))
     fi
@@ -132,31 +162,24 @@ done
 while [ $(($(now_ms) - gone)) -lt $((${RELAY_AWAY:-8} * 1000)) ]; do sleep 0.1; done
 
 start internet relay relay --listen 10.99.0.1:3340
-# All at once, so that none waits for another.
-asked=()
-for buyer in "${buyers[@]}"; do
-  for seller in "${sellers[@]}"; do
-    ask_until "$buyer" "$seller" >"$folder/$buyer.$seller.again" &
-    asked+=($!)
-  done
-done
-for pid in "${asked[@]}"; do wait "$pid" || die "a pair did not come together again"; done
+ask_all again
+soon=$((5000 + 4 * usual))
 late=0
 for buyer in "${buyers[@]}"; do
   for seller in "${sellers[@]}"; do
     took=$(<"$folder/$buyer.$seller.again")
     echo "$buyer buys from $seller again: $took ms after the relay was back"
-    [ "$took" -le 5000 ] || late=$((late + 1))
+    [ "$took" -le $soon ] || late=$((late + 1))
   done
 done
-[ $late = 0 ] || die "$late pairs were not in touch 5 seconds after the relay was back"
+[ $late = 0 ] || die "$late pairs were not in touch 5 seconds after the relay was back, and 4 times what is usual here: $soon ms"
 
 kill -KILL "$meeting"
 wait "$meeting" 2>/dev/null || true
 begun=$(now_ms)
 join buyer-hard buyer-late
 until ask buyer-late seller-easy 10 buyer-hard; do
-  [ $(($(now_ms) - begun)) -lt 60000 ] || die "without a meeting place a new buyer found nobody within a minute"
+  [ $(($(now_ms) - begun)) -lt $patience ] || die "without a meeting place a new buyer found nobody within three minutes"
   sleep 0.1
 done
 echo "a buyer that joins without a meeting place buys: $(($(now_ms) - begun)) ms after its start"

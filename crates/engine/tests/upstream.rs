@@ -34,7 +34,10 @@ use rialto_protocol::{
 };
 use server::OddServer;
 
-/// A configuration for tests, which wait less than people.
+/// How long anything is waited for that must happen: only a hang takes so long, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A configuration for tests: a server is looked at often, and has all the time that it needs.
 fn config(url: &str) -> UpstreamConfig {
     // An error says that another test of this process installed it.
     drop(rustls::crypto::ring::default_provider().install_default());
@@ -48,8 +51,8 @@ fn config(url: &str) -> UpstreamConfig {
         kind: None,
         slots: None,
         queue: 8,
-        first_token: Duration::from_secs(20),
-        between_tokens: Duration::from_secs(20),
+        first_token: PATIENCE,
+        between_tokens: PATIENCE,
         probe_every: Duration::from_millis(200),
     }
 }

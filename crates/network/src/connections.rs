@@ -27,10 +27,10 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most peers whose connections are kept; beyond it, closed ones are forgotten.
 const KEPT: usize = 4_096;
 
-/// How long a peer that is said to be elsewhere may take to show that it is still where it was dialled.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
-
-/// Time between two looks whether it did.
+/// How often it is looked whether a peer that is said to be elsewhere shows that it is still where it was dialled, and the time
+/// between two looks: a second in all, or more where this machine has other things to do, which would find its answer and
+/// that the second is over at once.
+const LOOKS: u32 = 50;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// A connection, and the addresses at which it was dialled.
@@ -151,12 +151,13 @@ async fn shows_life(connection: &Connection) -> bool {
     if connection.send_datagram(Bytes::new()).is_err() {
         return connection.close_reason().is_none();
     }
-    let answers = async {
-        while heard() == before {
-            tokio::time::sleep(LOOK).await;
+    for _ in 0..LOOKS {
+        tokio::time::sleep(LOOK).await;
+        if heard() != before {
+            return true;
         }
-    };
-    tokio::time::timeout(SIGN_OF_LIFE, answers).await.is_ok()
+    }
+    false
 }
 
 /// Where a peer may be: at its addresses, and at this node's own relay if it says that it is there, or says nothing at

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
-use crate::client::Client;
+use crate::{PATIENCE, client::Client};
 
 /// What the market sells.
 pub const MODEL: &str = "rialto/simulated:v1";
@@ -199,9 +199,7 @@ impl Market {
             }
             anyhow::Ok(())
         };
-        tokio::time::timeout(Duration::from_secs(30), wait)
-            .await
-            .context("no offer arrived")?
+        tokio::time::timeout(PATIENCE, wait).await.context("no offer arrived")?
     }
 
     /// A client of the gateway.

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result};
-use rialto_testkit::market::{MODEL, Market, Plan};
+use rialto_testkit::{
+    PATIENCE,
+    market::{MODEL, Market, Plan},
+};
 use serde_json::json;
 
 /// Providers with an open channel.
@@ -30,7 +33,7 @@ async fn a_model_in_use_has_a_second_channel_before_it_is_needed() -> Result<()>
         }
         anyhow::Ok(open(&market).await?)
     };
-    let sellers = tokio::time::timeout(Duration::from_secs(30), standing).await;
+    let sellers = tokio::time::timeout(PATIENCE, standing).await;
     let sellers = sellers.context("no channel stands by")??;
     // Either of them answers, and no third channel is opened for it.
     for seller in &sellers {

@@ -124,18 +124,24 @@ mod tests {
 
     #[test]
     fn a_step_may_take_what_its_size_lets_expect_and_never_less_than_a_second() {
+        let tick = Duration::from_millis(20);
+        let slowest = Slowest { step: tick, unit: tick };
+        assert_eq!(millis(slowest.limit(1)), 1_000);
+        assert_eq!(millis(slowest.limit(1_000)), 400_000);
+
         let steps = Steps::default();
         assert_eq!(steps.pulse(), (0, 600_000), "nothing runs");
         let first = steps.begin(1);
         assert_eq!(steps.pulse().1, 600_000, "nothing is known");
-        std::thread::sleep(Duration::from_millis(20));
+        // How much longer than this it takes, the machine decides.
+        std::thread::sleep(tick);
         first.end();
         let small = steps.begin(1);
-        assert_eq!(steps.pulse().1, 1_000);
+        assert!(steps.pulse().1 >= 1_000);
         let large = steps.begin(1_000);
         drop(small);
         assert!(steps.pulse().1 >= 400_000, "{:?}", steps.pulse());
         large.end();
-        assert_eq!(steps.pulse().0, 0);
+        assert_eq!(steps.pulse(), (0, 600_000));
     }
 }

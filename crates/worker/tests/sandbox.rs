@@ -29,6 +29,9 @@ use serde_json::{Value, json};
 use support::{completion, manifest, model_folder, read};
 use tokio::sync::watch;
 
+/// How long anything is waited for that must happen: only a hang takes so long, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Address space of the hostile process.
 const MEMORY: u64 = 1 << 30;
 
@@ -135,6 +138,11 @@ async fn load(file: &str, change: impl FnOnce(&mut LoadOptions)) -> Result<Sandb
 }
 
 async fn begin(engine: &Sandboxed, tokens: u64, seed: u64) -> (watch::Sender<u64>, Answer) {
+    begin_paid(engine, tokens, seed, u64::MAX).await
+}
+
+/// Begins an answer of which only so many tokens are paid for.
+async fn begin_paid(engine: &Sandboxed, tokens: u64, seed: u64, paid: u64) -> (watch::Sender<u64>, Answer) {
     let generation = Generation {
         max_tokens: tokens,
         seed,
@@ -144,7 +152,7 @@ async fn begin(engine: &Sandboxed, tokens: u64, seed: u64) -> (watch::Sender<u64
         .prepare(completion("KING HENRY V:\n", generation), Scope::Alone)
         .await
         .unwrap();
-    let (grant, paid) = watch::channel(u64::MAX);
+    let (grant, paid) = watch::channel(paid);
     (grant, prepared.start(paid))
 }
 
@@ -189,7 +197,8 @@ async fn disturb(signal: Signal) {
         let (_grant, mut answer) = begin(&other, 300, 4).await;
         read(&mut answer).await.unwrap()
     };
-    let (_one, mut dying) = begin(&victim, 480, 3).await;
+    // It stands in the middle of its answer, however late it is struck.
+    let (_one, mut dying) = begin_paid(&victim, 480, 3, 240).await;
     let (_two, mut living) = begin(&other, 300, 4).await;
     dying.pieces.recv().await.unwrap().unwrap();
     let process = victim.process_id().unwrap();
@@ -235,7 +244,9 @@ async fn eight_streams_of_which_one_is_cancelled_and_one_is_dropped_do_not_notic
     }
     let mut together = vec![];
     for seed in 0..8 {
-        together.push(begin(&engine, 120, seed).await);
+        // The one that is cancelled stands in its middle until then.
+        let paid = if seed == 6 { 40 } else { u64::MAX };
+        together.push(begin_paid(&engine, 120, seed, paid).await);
     }
     let (dropped_grant, dropped) = together.pop().unwrap();
     let (cancelled_grant, mut cancelled) = together.pop().unwrap();
@@ -259,5 +270,5 @@ async fn nothing_of_a_worker_is_left_when_its_engine_is_dropped() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), gone).await.unwrap();
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
 }

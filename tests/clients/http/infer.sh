@@ -21,7 +21,7 @@ ask() {
   local expected=$1 method=$2 address=$root$3 status
   local body=()
   [ $# -lt 4 ] || body=(-H 'content-type: application/json' --data-binary "@$4")
-  status=$(curl -sS --max-time 60 -o "$work/body" -w '%{http_code}' -X "$method" \
+  status=$(curl -sS --max-time 180 -o "$work/body" -w '%{http_code}' -X "$method" \
     -H "authorization: Bearer ${key:-$OPENAI_API_KEY}" "${body[@]}" "$address") || return 1
   [ "$status" = "$expected" ] || { echo "$method $address: $status, not $expected: $(head -c 300 "$work/body")" && return 1; }
 }

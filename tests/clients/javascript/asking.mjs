@@ -7,8 +7,11 @@ export const model = process.env.RIALTO_CHAT_MODEL ?? "rialto/shakespeare:q8_0";
 export const embeddingModel = process.env.RIALTO_EMBEDDING_MODEL ?? "rialto/shakespeare-words:f32";
 export const messages = [{ role: "user", content: "To be, or not to be" }];
 
+/** Milliseconds that anything is waited for that must happen: only a hang takes so long, also on a busy machine. */
+export const patience = 180_000;
+
 // Retries are off, so that what the gateway answers is what the story sees.
-export const client = new OpenAI({ maxRetries: 0, timeout: 120_000 });
+export const client = new OpenAI({ maxRetries: 0, timeout: patience });
 
 /** The call must fail with this class and status, and carry an OpenAI error body. */
 export async function expectError(kind, status, call) {

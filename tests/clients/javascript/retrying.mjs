@@ -2,10 +2,10 @@
 
 import { readFileSync } from "node:fs";
 import OpenAI from "openai";
-import { messages, model } from "./asking.mjs";
+import { messages, model, patience } from "./asking.mjs";
 
 async function call({ url, key, stream }) {
-  const client = new OpenAI({ baseURL: url, apiKey: key, timeout: 60_000 });
+  const client = new OpenAI({ baseURL: url, apiKey: key, timeout: patience });
   const asked = { model, messages, max_tokens: 24, temperature: 0 };
   if (!stream) {
     const answer = await client.chat.completions.create(asked);

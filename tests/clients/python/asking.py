@@ -9,8 +9,11 @@ MODEL = os.environ.get("RIALTO_CHAT_MODEL", "rialto/shakespeare:q8_0")
 EMBEDDING_MODEL = os.environ.get("RIALTO_EMBEDDING_MODEL", "rialto/shakespeare-words:f32")
 MESSAGES = [{"role": "user", "content": "To be, or not to be"}]
 
+# Seconds that anything is waited for that must happen: only a hang takes so long, also on a busy machine.
+PATIENCE = 180
+
 # Retries are off, so that what the gateway answers is what the story sees.
-client = OpenAI(max_retries=0, timeout=120)
+client = OpenAI(max_retries=0, timeout=PATIENCE)
 
 
 def expect_error(kind, status, call):

@@ -5,7 +5,7 @@ import time
 
 import openai
 
-from asking import EMBEDDING_MODEL, MODEL, client, expect_error
+from asking import EMBEDDING_MODEL, MODEL, PATIENCE, client, expect_error
 
 ENDED = ("completed", "failed", "expired", "cancelled")
 
@@ -24,7 +24,7 @@ def run(lines, endpoint, **extra):
     file = upload(lines)
     batch = client.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window="24h", **extra)
     assert batch.object == "batch" and batch.status == "validating" and batch.input_file_id == file.id, batch
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE
     while batch.status not in ENDED:
         assert time.monotonic() < until, f"the batch did not end: {batch}"
         time.sleep(0.1)
@@ -83,7 +83,7 @@ def a_batch_is_cancelled():
     batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
     batch = client.batches.cancel(batch.id)
     assert batch.status in ("cancelling", "cancelled") and batch.cancelling_at, batch
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE
     while batch.status != "cancelled":
         assert time.monotonic() < until, batch
         time.sleep(0.1)

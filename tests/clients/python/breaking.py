@@ -19,13 +19,14 @@ import urllib.parse
 BEFORE = ("reset", "refused")
 # Forwarded: `A` and a status, for which the whole answer is thrown away, and …
 AFTER = ("lost", "swallowed", "headers", "cut")
+PATIENCE = 180
 GATEWAY = urllib.parse.urlsplit(os.environ["OPENAI_BASE_URL"])
 MOST = 1 << 20
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = 60
+    timeout = PATIENCE
 
     def log_message(self, *_):
         pass
@@ -42,7 +43,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.break_off()
         if manner[0] == "S":
             return self.refuse(int(manner[1:]))
-        upstream = http.client.HTTPConnection(GATEWAY.hostname, GATEWAY.port, timeout=60)
+        upstream = http.client.HTTPConnection(GATEWAY.hostname, GATEWAY.port, timeout=PATIENCE)
         with contextlib.closing(upstream):
             self.forward(upstream, manner, "/" + rest, body)
 
@@ -101,7 +102,11 @@ class Breaking(socketserver.ThreadingTCPServer):
     request_queue_size = 64
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+        # Bound and not listened on: while nobody listens at this port, the system gives it to nobody else.
+        self.kept = socket.socket()
+        self.kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.kept.bind(("127.0.0.1", 0))
+        super().__init__(self.kept.getsockname(), Handler)
         self.port = self.server_address[1]
         threading.Thread(target=self.serve_forever, daemon=True, args=(0.05,)).start()
 

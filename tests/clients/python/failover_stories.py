@@ -14,7 +14,7 @@ import time
 import openai
 from openai import OpenAI
 
-from asking import MODEL
+from asking import MODEL, PATIENCE
 from money import PROGRAM, Key, rialto
 from telling import tell
 
@@ -51,7 +51,7 @@ class Seller:
 
     def ask(self, **more):
         """Its answer, as soon as it is known and its pause after a failure is over."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while True:
             try:
                 return client.completions.create(**ASKED | more, extra_body={"provider": {"only": [self.account]}})
@@ -67,7 +67,7 @@ class Seller:
 
 folder = tempfile.TemporaryDirectory(prefix="sellers")
 key = Key("failover", "0.1")
-client = OpenAI(api_key=key.secret, max_retries=0, timeout=120)
+client = OpenAI(api_key=key.secret, max_retries=0, timeout=PATIENCE)
 
 
 first, second = Seller("first"), Seller("second")

@@ -6,6 +6,8 @@ import os
 import subprocess
 import time
 
+from asking import PATIENCE
+
 PROGRAM = os.environ.get("RIALTO_PROGRAM", "target/release/rialto")
 
 
@@ -27,7 +29,7 @@ class Key:
 
     def spent(self):
         """What was spent, once nothing is held for what still goes on."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while (row := self.row())["held"]:
             assert time.monotonic() < until, f"still held: {row}"
             time.sleep(0.05)

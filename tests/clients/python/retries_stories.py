@@ -11,7 +11,7 @@ import sys
 import openai
 from openai import OpenAI
 
-from asking import MESSAGES, MODEL, client
+from asking import MESSAGES, MODEL, PATIENCE, client
 from breaking import AFTER, Breaking
 from money import Key, rialto
 from telling import tell
@@ -27,7 +27,7 @@ TEXT, COST = whole.choices[0].message.content, int(whole.usage.model_extra["trad
 
 def python(case):
     """What a call of the Python client, as it comes, came to."""
-    client = OpenAI(base_url=case["url"], api_key=case["key"], timeout=60)
+    client = OpenAI(base_url=case["url"], api_key=case["key"], timeout=PATIENCE)
     try:
         if not case["stream"]:
             answer = client.chat.completions.create(**ASKED)
@@ -112,7 +112,7 @@ def a_refused_connection_is_charged_once():
 
 def a_long_stream_that_is_cut_is_charged_for_what_was_given():
     key = Key("cut", "0.1")
-    client = OpenAI(base_url=proxy.url("cut"), api_key=key.secret, timeout=60)
+    client = OpenAI(base_url=proxy.url("cut"), api_key=key.secret, timeout=PATIENCE)
     asked = {"model": MODEL, "prompt": "To be, or not to be", "max_tokens": 400, "temperature": 0}
     try:
         list(client.completions.create(**asked, stream=True))

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use rialto_testkit::{
+    PATIENCE,
     client::Client,
     process::{Up, rialto},
 };
@@ -76,7 +77,7 @@ async fn a_market_without_sellers_says_when_to_come_back() -> Result<()> {
             ensure!(status == 502 || status == 504 || status == 404, "{status}: {answer}");
         }
     };
-    let gone = tokio::time::timeout(std::time::Duration::from_secs(120), gone).await;
+    let gone = tokio::time::timeout(PATIENCE, gone).await;
     signal("-CONT", &provider)?;
     gone.context("the offers of a silent seller never ran out")??;
     let back = async {
@@ -84,7 +85,7 @@ async fn a_market_without_sellers_says_when_to_come_back() -> Result<()> {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), back)
+    tokio::time::timeout(PATIENCE, back)
         .await
         .context("the seller did not come back")?;
     bill::settles(&up, true).await?;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use rialto_testkit::{client::Client, process::Up};
+use rialto_testkit::{PATIENCE, client::Client, process::Up};
 use serde_json::{Value, json};
 
 use crate::{bill, lives::MODEL};
@@ -23,7 +23,7 @@ async fn patiently<T, F: Future<Output = Result<T>>>(what: &str, ask: impl Fn() 
             }
         }
     };
-    let waited = tokio::time::timeout(Duration::from_secs(120), wait).await;
+    let waited = tokio::time::timeout(PATIENCE, wait).await;
     waited.with_context(|| what.to_owned())
 }
 
@@ -87,6 +87,14 @@ async fn a_batch_outlives_the_kill_of_every_part_and_costs_what_its_receipts_say
     let (status, _, batch) = client()?.post("/batches", &asked, &[]).await?;
     ensure!(status == 200, "{batch}");
     let path = format!("/v1/batches/{}", text(&batch, "id")?);
+    // While nothing is killed there are bids: a line at least is bought at one.
+    patiently("a first line is answered", || async {
+        let batch = look(&client()?, &path).await?;
+        let answered = batch.pointer("/request_counts/completed").and_then(Value::as_u64);
+        ensure!(answered > Some(0), "not yet");
+        Ok(())
+    })
+    .await?;
     for (round, part) in ["gateway", "gateway", "provider", "gateway"].into_iter().enumerate() {
         tokio::time::sleep(Duration::from_millis(150 + 90 * u64::try_from(round)?)).await;
         up.kill_and_wait(part)?;

@@ -3,11 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use rialto_testkit::{money::Books, process::Up};
+use rialto_settlement::Chain;
+use rialto_testkit::{PATIENCE, money::Books, process::Up};
 use serde_json::Value;
-
-/// How long the last claim may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Totals of the receipts of each channel, in nano-dollars.
 pub(crate) type Totals = BTreeMap<String, u128>;
@@ -63,41 +61,38 @@ fn totals<'a>(receipts: impl Iterator<Item = &'a Value>) -> Result<Totals> {
 
 /// Waits until the chain has paid exactly what the receipts of both sides say, and checks that no money was made or
 /// lost. `all_sold_here` says that the market's own provider was the only one.
+///
+/// A receipt is with its seller first, then with its buyer, and at last on the chain: while one is on its way they differ.
 pub(crate) async fn settles(up: &Up, all_sold_here: bool) -> Result<Totals> {
-    let bought = bought(up)?;
-    if all_sold_here {
-        let sold = sold(up)?;
-        ensure!(bought == sold, "bought {bought:?}, sold {sold:?}");
-    }
     let chain = up.chain()?;
+    let mut last = String::new();
     let wait = async {
         loop {
-            let books = Books::check(&chain).await?;
-            let paid: Totals = books
-                .channels
-                .iter()
-                .filter(|(_, state)| state.redeemed.get() > 0)
-                .map(|(id, state)| (id.to_string(), state.redeemed.get()))
-                .collect();
-            let due: Totals = bought
-                .iter()
-                .map(|(id, nano)| (id.clone(), nano.div_ceil(1_000)))
-                .collect();
-            let over = paid
-                .iter()
-                .find(|(id, paid)| due.get(*id).is_none_or(|due| *paid > due));
-            ensure!(
-                over.is_none(),
-                "more was paid than receipts say: paid {paid:?}, due {due:?}"
-            );
-            if paid == due {
-                return Ok(());
+            let paid = paid(&chain).await?;
+            let bought = bought(up).map_err(|error| format!("{error:#}"));
+            let sold = if all_sold_here { sold(up)? } else { Totals::new() };
+            match &bought {
+                Ok(bought) if (!all_sold_here || *bought == sold) && paid == due(bought) => {
+                    return anyhow::Ok(bought.clone());
+                }
+                _ => last = format!("bought {bought:?}, sold {sold:?}, paid {paid:?}"),
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, wait)
-        .await
-        .context("the chain did not pay in time")??;
-    Ok(bought)
+    let settled = tokio::time::timeout(PATIENCE, wait).await;
+    settled.with_context(|| format!("buyer, seller and chain do not come to say the same: {last}"))?
+}
+
+/// What the chain has paid on each channel, in micro-dollars.
+async fn paid(chain: &Chain) -> Result<Totals> {
+    let channels = Books::check(chain).await?.channels;
+    let paid = channels.iter().filter(|(_, state)| state.redeemed.get() > 0);
+    Ok(paid.map(|(id, state)| (id.to_string(), state.redeemed.get())).collect())
+}
+
+/// What it has to pay in the end.
+fn due(receipts: &Totals) -> Totals {
+    let rounded = receipts.iter().map(|(id, nano)| (id.clone(), nano.div_ceil(1_000)));
+    rounded.collect()
 }

@@ -20,13 +20,13 @@ use rialto_protocol::{
     wire::{OffersRequest, OffersResponse},
 };
 use rialto_settlement::{Chain, Mirror, Wallet, fund_native};
-use rialto_testkit::process::{Anvil, Up, cast};
+use rialto_testkit::{
+    PATIENCE,
+    process::{Anvil, Up, cast},
+};
 use serde_json::Value;
 
 use crate::{bill, lives::MODEL};
-
-/// How long anything may take that must happen.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 #[tokio::test]
 async fn a_buyer_without_gas_token_buys_on_the_embedded_chain() -> Result<()> {

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use rialto_testkit::{
+    PATIENCE,
     client::Client,
     process::{Anvil, Up, cast, repository, rialto},
 };
@@ -238,7 +239,7 @@ async fn a_channel_is_topped_up_closed_and_followed_by_another() -> Result<()> {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     };
-    let moved = tokio::time::timeout(std::time::Duration::from_secs(60), moved).await;
+    let moved = tokio::time::timeout(PATIENCE, moved).await;
     moved.context("no other channel was opened")??;
     client.chat(MODEL, "And again?", 8).await?;
     let before = bill::settles(&up, true).await?;

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::join_all;
-use rialto_testkit::process::{Joined, Up, repository};
+use rialto_testkit::{
+    PATIENCE,
+    process::{Joined, Up, repository},
+};
 use serde_json::Value;
 
 use crate::{bill, lives::MODEL};
@@ -45,7 +48,7 @@ async fn a_second_provider_joins_by_a_ticket_and_takes_its_share() -> Result<()>
             }
         }
     };
-    let sellers = tokio::time::timeout(std::time::Duration::from_secs(60), both).await;
+    let sellers = tokio::time::timeout(PATIENCE, both).await;
     let sellers = sellers.context("the second provider got no trade")??;
     ensure!(sellers.contains(second.account()), "{sellers:?}");
     bill::settles(&up, false).await?;

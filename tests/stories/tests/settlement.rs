@@ -6,13 +6,13 @@ use anyhow::{Context, Result, ensure};
 use futures::future::join_all;
 use rialto_protocol::{ChannelId, MicroDollars, channel::ChannelState};
 use rialto_settlement::{Chain, EventKind, Mirror};
-use rialto_testkit::process::{Anvil, Joined, Proxy, Up, cast};
+use rialto_testkit::{
+    PATIENCE,
+    process::{Anvil, Joined, Proxy, Up, cast},
+};
 use serde_json::Value;
 
 use crate::{bill, lives::MODEL};
-
-/// How long anything may take that must happen.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A seller that claims by itself only after an hour, and reaches the chain by this address.
 fn patient_seller(place: &Path, up: &Up, rpc_url: &str) -> Result<Joined> {

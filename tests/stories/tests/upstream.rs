@@ -1,18 +1,20 @@
 //! A seller whose model runs on somebody else's server: llama.cpp's own, killed in the middle of an answer.
 
 use std::{
-    net::TcpListener,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use rialto_testkit::{
+    PATIENCE,
     client::Streamed,
     process::{Up, repository},
 };
 use serde_json::Value;
+use tokio::net::TcpSocket;
 
 use crate::{bill, lives::MODEL};
 
@@ -53,20 +55,21 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let server = Self(child);
+        let mut server = Self(child);
         // It listens before it has loaded the model, and says so.
         let ready = || -> Result<bool> {
             let mut asked = std::net::TcpStream::connect(("127.0.0.1", port))?;
             std::io::Write::write_all(&mut asked, b"GET /health HTTP/1.0\r\n\r\n")?;
             Ok(std::io::read_to_string(asked)?.contains(" 200 "))
         };
-        for _ in 0..600 {
-            if ready().unwrap_or(false) {
-                return Ok(server);
-            }
+        let until = Instant::now() + PATIENCE;
+        while !ready().unwrap_or(false) {
+            ensure!(Instant::now() < until, "the server does not start");
+            let ended = server.0.try_wait()?;
+            ensure!(ended.is_none(), "the server does not run on this machine: {ended:?}");
             std::thread::sleep(Duration::from_millis(100));
         }
-        anyhow::bail!("the server does not start")
+        Ok(server)
     }
 
     fn kill(&mut self) -> Result<()> {
@@ -80,6 +83,17 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.kill());
     }
+}
+
+/// A port that is the server's also while it is away: bound and not listened on, so that nobody is given it who asks for any,
+/// and whoever says that it shares can listen there.
+fn reserved() -> Result<(TcpSocket, u16)> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let port = socket.local_addr()?.port();
+    Ok((socket, port))
 }
 
 /// Units of output that the latest receipt bills.
@@ -97,7 +111,7 @@ fn billed(up: &Up) -> Result<u64> {
 async fn a_model_on_a_real_server_is_sold_paid_for_and_outlives_the_servers_death() -> Result<()> {
     let Some(program) = program()? else { return Ok(()) };
     let folder = tempfile::tempdir()?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let (_reserved, port) = reserved()?;
     // The provider is there first, and waits for the server.
     let late = {
         let program = program.clone();
@@ -161,7 +175,7 @@ async fn a_model_on_a_real_server_is_sold_paid_for_and_outlives_the_servers_deat
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), again)
+    tokio::time::timeout(PATIENCE, again)
         .await
         .context("the server is not picked up again")?;
     bill::settles(&up, true).await?;

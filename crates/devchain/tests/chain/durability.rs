@@ -119,7 +119,7 @@ async fn child_process() {
 #[expect(clippy::zombie_processes, reason = "the caller kills the process and waits for it")]
 async fn spawn_child(directory: &Path) -> (Child, Rpc) {
     let _ = fs::remove_file(directory.join("url"));
-    let child = Command::new(std::env::current_exe().unwrap())
+    let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "durability::child_process"])
         .env(CHILD, directory)
         .stdout(Stdio::null())
@@ -130,6 +130,7 @@ async fn spawn_child(directory: &Path) -> (Child, Rpc) {
         if let Ok(url) = fs::read_to_string(directory.join("url")) {
             return (child, Rpc::new(url));
         }
+        assert!(child.try_wait().unwrap().is_none(), "the chain ended before it served");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -144,10 +145,11 @@ async fn nothing_acknowledged_is_lost_to_sigkill() {
             let receipt = rpc.call("eth_getTransactionReceipt", json!([hash])).await;
             assert_eq!(receipt["status"], "0x1", "acknowledged in an earlier life, then lost");
         }
-        // Kill at another moment each time, while transactions are on their way.
-        let deadline = Instant::now() + Duration::from_millis(7 + 13 * round);
-        let killer = tokio::task::spawn_blocking(move || {
-            std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+        // Kill at another moment each time, while transactions are on their way: so many answers and a while after the start.
+        let (heard, mut hearing) = tokio::sync::watch::channel(0u64);
+        let killer = tokio::spawn(async move {
+            hearing.wait_for(|answers| *answers >= round).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(7 + 13 * round)).await;
             child.kill().unwrap();
             child.wait().unwrap();
         });
@@ -163,12 +165,13 @@ async fn nothing_acknowledged_is_lost_to_sigkill() {
             let Ok(bytes) = response.bytes().await else { break };
             let answer: Value = serde_json::from_slice(&bytes).unwrap();
             acknowledged.push((answer["result"].clone(), value));
+            heard.send_modify(|answers| *answers += 1);
         }
         killer.await.unwrap();
     }
     assert!(
-        !acknowledged.is_empty(),
-        "the story killed every process before it answered once"
+        acknowledged.len() >= 28,
+        "each life but the first is ended after one answer more"
     );
     let chain = devchain(Some(directory.path())).await;
     let rpc = Rpc::new(chain.rpc_url());

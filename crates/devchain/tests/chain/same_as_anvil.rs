@@ -513,7 +513,7 @@ async fn the_same_story_ends_the_same_on_anvil() {
     let chain = devchain(None).await;
     let ours = story(&chain.rpc_url(), true).await;
     chain.shutdown().await.unwrap();
-    let Some(anvil) = Anvil::start().await else { return };
+    let Some(anvil) = Anvil::start() else { return };
     let theirs = story(&anvil.url, false).await;
 
     assert_eq!(ours.exact.len(), theirs.exact.len());

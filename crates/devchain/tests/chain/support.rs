@@ -3,7 +3,7 @@
 use rialto_devchain::{Config, DEFAULT_CHAIN_ID, Devchain};
 use serde_json::{Value, json};
 use std::{
-    net::TcpListener,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -109,27 +109,24 @@ pub(crate) struct Anvil {
 }
 
 impl Anvil {
-    /// Starts anvil when one is installed.
-    pub(crate) async fn start() -> Option<Self> {
+    /// Starts anvil when one is installed, on a port that the system gives it.
+    pub(crate) fn start() -> Option<Self> {
         let program = find_anvil()?;
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let process = Command::new(program)
-            .args(["--silent", "--port", &port.to_string()])
-            .stdout(Stdio::null())
+        let mut process = Command::new(program)
+            .args(["--port", "0"])
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let anvil = Self {
-            process,
-            url: format!("http://127.0.0.1:{port}"),
-        };
-        for _ in 0..300 {
-            if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-                return Some(anvil);
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("anvil does not answer");
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let address = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| line.strip_prefix("Listening on ").map(str::to_owned));
+        let url = format!("http://{}", address.expect("anvil ended before it listened").trim());
+        // It says every call, and must not wait for us.
+        std::thread::spawn(move || lines.for_each(drop));
+        Some(Self { process, url })
     }
 }
 

@@ -94,11 +94,9 @@ mod tests {
         let own = std::process::id();
         assert!(matches!(state(own), Some('R' | 'S')));
         let begin = processor_time(own).unwrap();
-        let started = std::time::Instant::now();
-        while started.elapsed() < Duration::from_secs(5) && processor_time(own).unwrap() == begin {
+        while processor_time(own).unwrap() <= begin {
             std::hint::spin_loop();
         }
-        assert!(processor_time(own).unwrap() > begin);
         assert_eq!(processor_time(u32::MAX), None);
     }
 }

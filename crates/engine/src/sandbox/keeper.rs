@@ -111,9 +111,11 @@ impl Keeping {
     }
 }
 
-/// Serves a worker until it ends, and says why it did.
+/// Serves a worker until it ends, and says why it did. What the worker has sent is read before its silence is judged: after a
+/// while without a processor this host finds both at once.
 async fn end(worker: &mut Worker, link: &Link) -> String {
     tokio::select! {
+        biased;
         why = worker.ended() => why,
         read = link.read() => match read {
             // Its end is near; how it ended says more than that it did.

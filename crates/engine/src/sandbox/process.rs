@@ -13,6 +13,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader},
     net::UnixStream,
     process::{Child, Command},
+    task::JoinHandle,
 };
 
 use super::link::Link;
@@ -23,6 +24,9 @@ use crate::{
 
 /// The worker's program.
 const NAME: &str = "rialto-worker";
+
+/// Time in which what a worker wrote before it ended arrives here.
+const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// Longest that loading a model may take.
 const LOADING: Duration = Duration::from_secs(1_800);
@@ -41,6 +45,8 @@ pub(super) struct Worker {
     child: Child,
     /// The last line of its log, which tells more than how it ended.
     last_words: Arc<Mutex<String>>,
+    /// Ends when all of its log has been read.
+    log: Option<JoinHandle<()>>,
 }
 
 pub(super) struct Started {
@@ -98,10 +104,9 @@ impl Worker {
         // The child has its own copy; ours must not keep the socket open.
         drop(command);
         let last_words = Arc::new(Mutex::new(String::new()));
-        if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(log(stderr, assignment.manifest.listing(), last_words.clone()));
-        }
-        let mut worker = Self { child, last_words };
+        let stderr = child.stderr.take();
+        let log = stderr.map(|stderr| tokio::spawn(log(stderr, assignment.manifest.listing(), last_words.clone())));
+        let mut worker = Self { child, last_words, log };
         let info = match tokio::time::timeout(LOADING, worker.load(&ours, assignment)).await {
             Ok(loaded) => loaded?,
             Err(_) => return Err(Error::Model(format!("it did not load within {} s", LOADING.as_secs()))),
@@ -133,8 +138,11 @@ impl Worker {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
-        // What it wrote before it ended may still be on its way.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // What it wrote before it ended may still be on its way. Who else has its log open may keep it open.
+        if let Some(log) = &mut self.log {
+            drop(tokio::time::timeout(LAST_LINES, log).await);
+            self.log = None;
+        }
         let last = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_empty() {
             ended

@@ -7,10 +7,13 @@ use rialto_protocol::output::{FinishReason, Output};
 use tokio::sync::watch;
 
 use crate::{
-    chat, connect,
+    PATIENCE, chat, connect,
     server::{Asked, OddServer, Step, head, words},
     support::greedy,
 };
+
+/// For so long it is looked whether something comes that must not.
+const A_WHILE: Duration = Duration::from_millis(200);
 
 /// A server that talks without an end once it is asked for more than the trial asks for.
 async fn talker() -> OddServer {
@@ -22,16 +25,21 @@ async fn talker() -> OddServer {
     .await
 }
 
-/// Units until the engine gives out no more for a while.
-async fn units(answer: &mut Answer) -> u64 {
+/// Waits for so many units, and a while for more, which must not come.
+async fn gives(answer: &mut Answer, expected: u64) {
     let mut units = 0;
-    while let Ok(piece) = tokio::time::timeout(Duration::from_millis(300), answer.pieces.recv()).await {
-        match piece.unwrap().unwrap() {
+    loop {
+        let wait = if units < expected { PATIENCE } else { A_WHILE };
+        let piece = match tokio::time::timeout(wait, answer.pieces.recv()).await {
+            Ok(piece) => piece.unwrap().unwrap(),
+            Err(_) => break,
+        };
+        match piece {
             Piece::Output(output) => units += output.units(),
             Piece::Finished(ending) => panic!("{ending:?}"),
         }
     }
-    units
+    assert_eq!(units, expected);
 }
 
 #[tokio::test]
@@ -41,11 +49,11 @@ async fn no_more_is_given_out_than_is_granted_and_the_server_has_to_wait() {
     let prepared = engine.prepare(chat(greedy(1 << 20)), Scope::Alone).await.unwrap();
     let (grant, paid) = watch::channel(5);
     let mut answer = prepared.start(paid);
-    assert_eq!(units(&mut answer).await, 5);
+    gives(&mut answer, 5).await;
     let taken = server.stalled().await;
     assert!(taken < 32 << 20, "{taken} bytes were read ahead");
     grant.send_replace(12);
-    assert_eq!(units(&mut answer).await, 7);
+    gives(&mut answer, 7).await;
     drop(grant);
     let Some(Ok(Piece::Finished(ending))) = answer.pieces.recv().await else {
         panic!("no end came");
@@ -74,9 +82,9 @@ async fn an_answer_is_cancelled_while_the_server_still_thinks() {
     let prepared = engine.prepare(chat(greedy(100)), Scope::Alone).await.unwrap();
     let (grant, paid) = watch::channel(64);
     let mut answer = prepared.start(paid);
-    tokio::time::timeout(Duration::from_millis(200), answer.pieces.recv())
-        .await
-        .unwrap_err();
+    // It is asked before it is left.
+    server.thinks().await;
+    tokio::time::timeout(A_WHILE, answer.pieces.recv()).await.unwrap_err();
     drop(grant);
     let Some(Ok(Piece::Finished(ending))) = answer.pieces.recv().await else {
         panic!("no end came");
@@ -105,9 +113,7 @@ async fn more_requests_than_slots_and_queue_are_refused_as_busy() {
         working.pieces.recv().await,
         Some(Ok(Piece::Output(Output::Tokens { .. })))
     ));
-    tokio::time::timeout(Duration::from_millis(200), waiting.pieces.recv())
-        .await
-        .unwrap_err();
+    tokio::time::timeout(A_WHILE, waiting.pieces.recv()).await.unwrap_err();
     drop(answers.remove(0));
     assert!(answers[0].pieces.recv().await.unwrap().is_ok());
 }

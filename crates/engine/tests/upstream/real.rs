@@ -1,7 +1,6 @@
 //! A real server: llama.cpp's own, with a model that we ship. `tests/upstream/install.sh` installs it.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -18,7 +17,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::{
-    chat, config,
+    PATIENCE, chat, config,
+    server::Place,
     support::{Told, completion, greedy, model_folder, read, run},
 };
 
@@ -39,16 +39,18 @@ fn program() -> Option<PathBuf> {
 /// A running server; dropping it kills it as a power cut does.
 struct RealServer {
     child: Child,
+    /// Kept by whoever starts it again there.
+    place: Option<Place>,
     port: u16,
 }
 
 impl RealServer {
     fn start(program: &Path, extra: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self::start_at(program, port, extra)
+        Self::start_at(program, Place::reserve(), extra)
     }
 
-    fn start_at(program: &Path, port: u16, extra: &[&str]) -> Self {
+    fn start_at(program: &Path, place: Place, extra: &[&str]) -> Self {
+        let port = place.port();
         let child = Command::new(program)
             .args(["--host", "127.0.0.1", "--port", &port.to_string()])
             .args([
@@ -69,7 +71,8 @@ impl RealServer {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Self { child, port }
+        let place = Some(place);
+        Self { child, place, port }
     }
 
     fn config(&self) -> UpstreamConfig {
@@ -90,7 +93,7 @@ impl RealServer {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), wait)
+        tokio::time::timeout(PATIENCE, wait)
             .await
             .expect("the server does not start")
     }
@@ -109,9 +112,7 @@ impl RealServer {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(5), wait)
-            .await
-            .expect("it works on");
+        tokio::time::timeout(PATIENCE, wait).await.expect("it works on");
     }
 }
 
@@ -334,15 +335,15 @@ async fn a_real_server_that_is_killed_and_started_again_serves_again() {
     if let Err(error) = failed {
         assert!(error.retryable() && !error.public().contains("127.0.0.1"), "{error}");
     }
-    let port = server.port;
+    let place = server.place.take().unwrap();
     drop(server);
-    let _server = RealServer::start_at(&program, port, &[]);
+    let _server = RealServer::start_at(&program, place, &[]);
     let again = async {
         while run(&engine, job.clone()).await.is_err() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), again)
+    tokio::time::timeout(PATIENCE, again)
         .await
         .expect("it is not picked up again");
 }

@@ -9,10 +9,12 @@ use std::{
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
     task::JoinSet,
 };
+
+use crate::PATIENCE;
 
 /// What a request said.
 #[derive(Debug, Clone)]
@@ -32,42 +34,72 @@ pub(crate) enum Step {
     Hang,
 }
 
+/// An address that is a server's also while it is away: bound and not listened on, so that the system gives it to nobody who
+/// asks for any, and a server can listen there.
+pub(crate) struct Place {
+    address: SocketAddr,
+    // Where two sockets may share an address when only one of them listens.
+    _held: Option<TcpSocket>,
+}
+
+impl Place {
+    pub(crate) fn reserve() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.set_reuseport(true).unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        Self {
+            address: socket.local_addr().unwrap(),
+            _held: cfg!(target_os = "linux").then_some(socket),
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+}
+
 type Script = dyn Fn(&Asked) -> Option<Vec<Step>> + Send + Sync;
 
 /// A running server; dropping it kills it and its connections.
 pub(crate) struct OddServer {
     pub(crate) address: SocketAddr,
+    place: Place,
     asked: Arc<Mutex<Vec<Asked>>>,
     /// Connections whose reader went away before everything was sent.
     broken: watch::Receiver<u32>,
     /// Bytes that were sent of what is repeated.
     sent: watch::Receiver<usize>,
+    /// Requests that it hangs over, or has hung over.
+    hung: watch::Receiver<u32>,
     tasks: JoinSet<()>,
 }
 
 impl OddServer {
     /// Answers by this script; what it leaves out is answered as a plain server would.
     pub(crate) async fn start(script: impl Fn(&Asked) -> Option<Vec<Step>> + Send + Sync + 'static) -> Self {
-        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), script).await
+        Self::start_at(Place::reserve(), script).await
     }
 
     pub(crate) async fn start_at(
-        address: SocketAddr,
+        place: Place,
         script: impl Fn(&Asked) -> Option<Vec<Step>> + Send + Sync + 'static,
     ) -> Self {
+        let address = place.address;
         let listener = TcpListener::bind(address).await.unwrap();
-        let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let ((breaks, broken), (sends, sent)) = (watch::channel(0), watch::channel(0));
+        let (hangs, hung) = watch::channel(0);
         let (script, log): (Arc<Script>, _) = (Arc::new(script), asked.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (script, log, breaks, sends) = (script.clone(), log.clone(), breaks.clone(), sends.clone());
+                let (script, log, breaks) = (script.clone(), log.clone(), breaks.clone());
+                let (sends, hangs) = (sends.clone(), hangs.clone());
                 connections.spawn(async move {
-                    if serve(stream, &*script, &log, &sends).await.is_err() {
+                    if serve(stream, &*script, &log, (&sends, &hangs)).await.is_err() {
                         breaks.send_modify(|count| *count += 1);
                     }
                 });
@@ -75,16 +107,26 @@ impl OddServer {
         });
         Self {
             address,
+            place,
             asked,
             broken,
             sent,
+            hung,
             tasks,
         }
     }
 
-    /// Kills it, and waits until its address is free.
-    pub(crate) async fn stop(mut self) {
+    /// Kills it, and waits until another can listen at its place.
+    pub(crate) async fn stop(mut self) -> Place {
         self.tasks.shutdown().await;
+        self.place
+    }
+
+    /// Waits until it has begun to think about a request without an end.
+    pub(crate) async fn thinks(&self) {
+        let mut hung = self.hung.clone();
+        let waited = tokio::time::timeout(PATIENCE, hung.wait_for(|count| *count > 0)).await;
+        waited.expect("it was not asked").unwrap();
     }
 
     pub(crate) fn url(&self) -> String {
@@ -106,7 +148,7 @@ impl OddServer {
     /// Waits until a reader went away in the middle.
     pub(crate) async fn cut_off(&self) {
         let mut broken = self.broken.clone();
-        let waited = tokio::time::timeout(Duration::from_secs(20), broken.wait_for(|count| *count > 0)).await;
+        let waited = tokio::time::timeout(PATIENCE, broken.wait_for(|count| *count > 0)).await;
         waited.expect("nobody went away").unwrap();
     }
 
@@ -129,7 +171,7 @@ async fn serve(
     mut stream: TcpStream,
     script: &Script,
     log: &Mutex<Vec<Asked>>,
-    sends: &watch::Sender<usize>,
+    (sends, hangs): (&watch::Sender<usize>, &watch::Sender<u32>),
 ) -> std::io::Result<()> {
     let Some(asked) = read(&mut stream).await? else {
         return Ok(());
@@ -145,7 +187,10 @@ async fn serve(
                     writer.write_all(text.as_bytes()).await?;
                     sends.send_modify(|sent| *sent += text.len());
                 },
-                Step::Hang => std::future::pending().await,
+                Step::Hang => {
+                    hangs.send_modify(|count| *count += 1);
+                    std::future::pending().await
+                }
             }
         }
         writer.shutdown().await

@@ -6,7 +6,7 @@ use rialto_protocol::{Price, Usage};
 use serde_json::{Value, json};
 
 use super::{
-    TALKER, World, chat, cost,
+    PATIENCE, TALKER, World, chat, cost,
     seller::{Manner, PRICE},
 };
 
@@ -424,7 +424,7 @@ async fn a_batch_waits_while_its_key_is_at_a_limit() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), some).await.unwrap();
+    tokio::time::timeout(PATIENCE, some).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let batch = world.look(&format!("/v1/batches/{id}")).await;
     let counts = &batch["request_counts"];

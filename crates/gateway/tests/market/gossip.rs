@@ -25,7 +25,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 
 use super::{
-    World, gateway_node,
+    PATIENCE, World, gateway_node,
     seller::{CHUNK, Manner, PRICE, PUBLISHER, Seller, domain, manifest},
     session, wallet,
 };
@@ -160,7 +160,7 @@ async fn spread(from: &Node, to: &Peer, at: &Peer, first: u64) {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(120), spread).await.unwrap();
+    tokio::time::timeout(PATIENCE, spread).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,14 +287,19 @@ async fn what_is_forged_unstaked_stale_or_too_much_is_not_passed_on() {
 
     // A provider that says something new all the time: most of it is not taken, and less is passed on.
     let before = observer.told.load(Ordering::SeqCst);
-    let (first, mut taken) = (now() << 12, 0);
+    let (first, mut taken, began) = (now() << 12, 0, std::time::Instant::now());
     for part in 0..8 {
         let flood = (0..256)
             .map(|number| offer(HONEST, first + part * 256 + number))
             .collect();
         taken += announce(&seller, gateway, flood).await;
     }
-    assert!(taken < 2_048, "{taken}");
+    // 512 at once and 128 a second, which is some of them unless the machine takes twelve seconds over all.
+    let most = 512 + 128 * (began.elapsed().as_secs() + 1);
+    assert!(
+        u64::from(taken) <= most,
+        "{taken} of 2,048, and no more than {most} may be"
+    );
     let told = observer.told.load(Ordering::SeqCst) - before;
     assert!(
         told <= usize::try_from(taken).unwrap() / 4,
@@ -321,8 +326,8 @@ async fn what_was_on_sale_before_a_restart_is_bought_at_once_after_it() {
 async fn a_seller_that_starts_again_elsewhere_is_reached_there_while_it_is_dialled_at_its_old_address() {
     let (mut world, peer) = world_whose_seller_left().await;
     let moves = async {
-        // The request is on its way to where nobody is; and an offer's number is the second that it was made in.
-        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        // By then the request is on its way to where nobody is, as a rule; else it finds the seller at once.
+        tokio::time::sleep(Duration::from_millis(300)).await;
         let again = Seller::start(1, Manner::Honest).await;
         assert_eq!(announce(&again.node, &peer, again.offers()).await, 3);
         again
@@ -337,15 +342,12 @@ async fn a_seller_that_starts_again_elsewhere_is_reached_there_while_it_is_diall
 async fn a_request_that_waits_at_a_seller_that_was_killed_is_answered_once_it_is_back_elsewhere() {
     let (mut world, peer) = world_whose_seller_left().await;
     let moves = async {
-        // An offer's number is the second that it was made in.
-        tokio::time::sleep(Duration::from_millis(1_100)).await;
         let (runtime, killed) = std::thread::spawn(seller_to_kill).join().unwrap();
         assert_eq!(announce(&killed.node, &peer, killed.offers()).await, 3);
         while killed.requests.load(Ordering::SeqCst) == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         runtime.shutdown_background();
-        tokio::time::sleep(Duration::from_millis(1_100)).await;
         let again = Seller::start(1, Manner::Honest).await;
         // Its books are on disk.
         *again.account.lock().await = killed.account.lock().await.take();
@@ -364,7 +366,6 @@ async fn a_request_that_waits_at_a_seller_that_was_killed_is_answered_once_it_is
 #[tokio::test]
 async fn where_a_seller_went_is_kept_before_the_gateway_stops() {
     let (mut world, peer) = world_whose_seller_left().await;
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
     let again = Seller::start(1, Manner::Honest).await;
     assert_eq!(announce(&again.node, &peer, again.offers()).await, 3);
     let place = again.peer().addresses[0].clone().into_bytes();
@@ -379,10 +380,21 @@ async fn where_a_seller_went_is_kept_before_the_gateway_stops() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    // What changes nothing is kept once a minute.
-    let patience = Duration::from_secs(40);
+    // What changes nothing is kept once a minute. After a write there is a pause of fifty times what it took: three syncs and
+    // what belongs to them.
+    let patience = Duration::from_secs(40) + 200 * took_to_sync(&world.folder.path().join("synced"));
     tokio::time::timeout(patience, is_kept).await.unwrap();
     world.stop().await;
+}
+
+/// What it takes to write a little and sync it, three times.
+fn took_to_sync(path: &std::path::Path) -> Duration {
+    let began = std::time::Instant::now();
+    for _ in 0..3 {
+        std::fs::write(path, "x").unwrap();
+        std::fs::File::open(path).unwrap().sync_all().unwrap();
+    }
+    began.elapsed()
 }
 
 /// A gateway that knows where its only seller was, and meets nobody; and where it can be told where the seller is.

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// Milliseconds that a slow seller takes over a token: more than any of these tests waits.
-const SLOW: Manner = Manner::Slow(20_000);
+/// Says nothing until it is let on.
+const WAITS: Manner = Manner::WaitsAt(0);
 
 /// A chat that asks the first seller first, and after so long another one as well.
 async fn hedged(world: &World, after_ms: u64) -> (StatusCode, Value) {
@@ -22,10 +22,21 @@ fn asked(world: &World) -> Vec<usize> {
     counts.collect()
 }
 
+/// Waits until so many requests have reached each seller.
+async fn until_asked(world: &World, counts: &[usize]) {
+    while asked(world) != counts {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn the_faster_of_two_answers_and_what_the_slower_did_is_on_the_bill() {
-    let world = World::with(&[SLOW, Manner::Honest], TaskKind::Chat, Some(1_000_000)).await;
-    let (status, answer) = hedged(&world, 200).await;
+    let world = World::with(&[WAITS, WAITS], TaskKind::Chat, Some(1_000_000)).await;
+    let second_is_faster = async {
+        until_asked(&world, &[1, 1]).await;
+        world.sellers[1].let_on(true);
+    };
+    let ((status, answer), ()) = tokio::join!(hedged(&world, 200), second_is_faster);
     assert_eq!(status, StatusCode::OK, "{answer}");
     assert_eq!(asked(&world), [1, 1]);
     let trade = &answer["usage"]["trade"];
@@ -65,7 +76,7 @@ async fn a_seller_that_was_never_reached_is_no_part_of_the_bill() {
 #[tokio::test]
 async fn who_answers_in_time_is_alone() {
     let world = World::new(&[Manner::Honest, Manner::Honest]).await;
-    let (status, answer) = hedged(&world, 10_000).await;
+    let (status, answer) = hedged(&world, 600_000).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     assert_eq!(asked(&world), [1, 0]);
     assert_eq!(answer["usage"]["trade"].get("parts"), None);
@@ -73,15 +84,27 @@ async fn who_answers_in_time_is_alone() {
 
 #[tokio::test]
 async fn a_slow_seller_is_waited_for_where_company_does_not_help() {
+    // What a request holds while it is under way.
+    let mut hold = 0;
     for (manners, counts) in [
-        (vec![Manner::Slow(60)], vec![1]),
-        (
-            vec![Manner::Slow(60), Manner::Refuses(RefusalCode::EngineFailed)],
-            vec![1, 1],
-        ),
+        (vec![WAITS], vec![1]),
+        (vec![WAITS, Manner::Refuses(RefusalCode::EngineFailed)], vec![1, 1]),
     ] {
         let world = World::new(&manners).await;
-        let (status, answer) = hedged(&world, 30).await;
+        let goes_on = async {
+            until_asked(&world, &counts).await;
+            if counts.len() == 1 {
+                hold = world.balance().await.1;
+                // Company would have been looked for by then.
+                tokio::time::sleep(Duration::from_millis(60)).await;
+            }
+            // The refusal has come once only the first holds anything.
+            while world.balance().await.1 != hold {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            world.sellers[0].let_on(true);
+        };
+        let ((status, answer), ()) = tokio::join!(hedged(&world, 30), goes_on);
         assert_eq!(status, StatusCode::OK, "{answer}");
         assert_eq!(asked(&world), counts);
         let provider = &answer["usage"]["trade"]["provider"];
@@ -95,15 +118,14 @@ async fn a_slow_seller_is_waited_for_where_company_does_not_help() {
 #[tokio::test]
 async fn company_answers_when_the_first_fails_and_both_failing_is_one_failure() {
     for (second, status) in [
-        (Manner::Slow(30), StatusCode::OK),
+        (WAITS, StatusCode::OK),
         (Manner::Refuses(RefusalCode::EngineFailed), StatusCode::BAD_GATEWAY),
     ] {
-        let world = World::new(&[SLOW, second]).await;
+        let world = World::new(&[WAITS, second]).await;
         let dies = async {
-            while asked(&world).iter().sum::<usize>() < 2 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            until_asked(&world, &[1, 1]).await;
             world.sellers[0].node.close().await;
+            world.sellers[1].let_on(true);
         };
         let ((found, answer), ()) = tokio::join!(hedged(&world, 100), dies);
         assert_eq!(found, status, "{answer}");

@@ -39,6 +39,9 @@ use serde_json::{Value, json};
 
 const TALKER: &str = "rialto/talker:v1";
 
+/// How long anything is waited for that must happen: only a hang takes so long, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 struct World {
     folder: tempfile::TempDir,
     gateway: Option<Gateway>,
@@ -156,8 +159,18 @@ impl World {
         };
         config.batches.window_seconds = self.window;
         config.timeouts.browse_ms = 50;
-        config.timeouts.first_frame_ms = 5_000;
-        config.timeouts.frame_ms = 5_000;
+        // No test waits for the end of any of these.
+        let patience = u64::try_from(PATIENCE.as_millis()).unwrap();
+        let timeouts = &mut config.timeouts;
+        for limit in [
+            &mut timeouts.dial_ms,
+            &mut timeouts.first_frame_ms,
+            &mut timeouts.frame_ms,
+            &mut timeouts.cancel_ms,
+            &mut timeouts.shutdown_ms,
+        ] {
+            *limit = patience;
+        }
         config.timeouts.retry_pause_ms = self.retry_pause_ms;
         let gateway = Gateway::start(Parts {
             node,
@@ -471,7 +484,7 @@ async fn a_receipt_that_was_cut_off_comes_with_the_next_request() {
 
 #[tokio::test]
 async fn a_client_that_goes_away_pays_for_little_more_than_arrived() {
-    let world = World::new(&[Manner::Slow(5)]).await;
+    let world = World::new(&[Manner::WaitsAt(8)]).await;
     let body = chat(json!({"stream": true, "max_tokens": 500}));
     let mut response = world.post("/v1/chat/completions", &body).send().await.unwrap();
     response.chunk().await.unwrap();

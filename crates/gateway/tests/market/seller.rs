@@ -20,8 +20,13 @@ use rialto_protocol::{
     voucher::VoucherVerifier,
     wire::{BuyerFrame, OffersRequest, OffersResponse, Refusal, RefusalCode, SellerFrame, TradeRequest},
 };
+use tokio::sync::watch;
 
 use super::words;
+
+/// The highest number of an offer so far. It is the second that the offer was made in, or the next one: a seller that starts
+/// again need not wait for that.
+static NEWEST: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) const PRICE: Price = Price {
     input: 100,
@@ -61,6 +66,8 @@ pub(crate) enum Manner {
     TellsUnasked,
     /// Works slowly: so many milliseconds a token.
     Slow(u64),
+    /// Waits before this token until it is let on.
+    WaitsAt(u64),
 }
 
 pub(crate) struct Seller {
@@ -75,6 +82,10 @@ pub(crate) struct Seller {
     pub(crate) asked: Mutex<Option<Job>>,
     /// Tokens that were sent in all.
     pub(crate) sent: AtomicU64,
+    /// Whether it goes on where it waits.
+    goes_on: watch::Sender<bool>,
+    /// The least number of its offers: they are newer than those of whoever had its key before.
+    born: u64,
     /// What it bids for work that can wait.
     pub(crate) bid: Mutex<Option<Price>>,
     /// Tenders that it was sent.
@@ -129,6 +140,8 @@ impl Seller {
             requests: AtomicUsize::new(0),
             asked: Mutex::default(),
             sent: AtomicU64::new(0),
+            goes_on: watch::Sender::new(false),
+            born: NEWEST.load(Ordering::SeqCst) + 1,
             bid: Mutex::new(None),
             tenders: AtomicUsize::new(0),
         });
@@ -138,6 +151,11 @@ impl Seller {
 
     pub(crate) fn set(&self, manner: Manner) {
         *self.manner.lock().unwrap() = manner;
+    }
+
+    /// Whether it goes on where it waits, from now on.
+    pub(crate) fn let_on(&self, goes_on: bool) {
+        self.goes_on.send_replace(goes_on);
     }
 
     pub(crate) fn peer(&self) -> Peer {
@@ -165,6 +183,8 @@ impl Seller {
 
     pub(crate) fn offers(&self) -> Vec<Announcement> {
         let now = rialto_gateway::store::now();
+        let sequence = now.max(self.born);
+        NEWEST.fetch_max(sequence, Ordering::SeqCst);
         let announce = |manifest: &Manifest| {
             let offer = Offer {
                 provider: self.key.address(),
@@ -183,7 +203,7 @@ impl Seller {
                 energy_source: EnergySource::Unknown,
                 engine: "simulated".into(),
                 retains_data: false,
-                sequence: now,
+                sequence,
                 expires_at: now + 300,
             };
             offer.announce(&self.key, manifest.clone())
@@ -391,6 +411,20 @@ impl Seller {
             }
             match manner {
                 Manner::DiesAfter(tokens) if output == tokens => return None,
+                Manner::WaitsAt(token) if output == token => {
+                    let mut goes_on = self.goes_on.subscribe();
+                    let heard = tokio::select! {
+                        _ = goes_on.wait_for(|goes_on| *goes_on) => None,
+                        heard = receiver.next() => Some(heard),
+                    };
+                    match heard {
+                        None => {}
+                        Some(Ok(Some(BuyerFrame::Cancel))) => {
+                            return Some((output, hasher.finish(), ReceiptStatus::Cancelled));
+                        }
+                        Some(_) => return None,
+                    }
+                }
                 Manner::Slow(milliseconds) => {
                     let pause = std::time::Duration::from_millis(milliseconds);
                     if let Ok(heard) = tokio::time::timeout(pause, receiver.next()).await {

@@ -346,27 +346,36 @@ async fn limits_a_minute_are_kept_and_told() {
         requests_a_minute: requests,
         units_a_minute: units,
     };
-    let config = Config {
-        peer_limits: a_minute(Some(3), None),
-        payer_limits: a_minute(None, Some(200)),
+    let by_payer = Config {
+        payer_limits: a_minute(None, Some(20)),
         ..config()
     };
-    let (provider, peer) = market.sell(&market.store(), config).await;
-    let mut buyer = market.buyer(1, FUNDED, peer.clone()).await;
+    let (provider, peer) = market.sell(&market.store(), by_payer).await;
+    let mut buyer = market.buyer(1, FUNDED, peer).await;
     buyer.whole(300).await.receipt();
-    // The payer has had half a minute more than its share.
+    // The payer has had a quarter of an hour more than its share.
     let refusal = buyer.whole(10).await.refusal();
     assert_eq!(refusal.code, RefusalCode::Busy);
     assert!(
-        (1_000..=40_000).contains(&refusal.retry_after_ms.unwrap()),
+        (60_000..=1_000_000).contains(&refusal.retry_after_ms.unwrap()),
         "{refusal:?}"
     );
     assert!(refusal.message.contains("payer"), "{refusal}");
-    buyer.whole(10).await.refusal();
+    provider.shutdown().await;
+
+    let by_node = Config {
+        peer_limits: a_minute(Some(1), None),
+        ..config()
+    };
+    let other = market.folder.path().join("other.db");
+    let (provider, peer) = market.sell(&other, by_node).await;
+    let mut buyer = market.buyer(2, FUNDED, peer).await;
+    buyer.whole(10).await.receipt();
     let refusal = buyer.whole(10).await.refusal();
+    assert_eq!(refusal.code, RefusalCode::Busy);
     assert!(refusal.message.contains("node"), "{refusal}");
     assert!(
-        (1_000..=20_001).contains(&refusal.retry_after_ms.unwrap()),
+        (1_000..=60_001).contains(&refusal.retry_after_ms.unwrap()),
         "{refusal:?}"
     );
     provider.shutdown().await;

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::anvil::{Anvil, NOBODY, key, rich};
+use crate::patience::{LONG, PATIENCE, pass, until};
 use crate::proxy::{Mode, Proxy};
 use rialto_protocol::{Address, Digest, ticket::Contracts};
 use rialto_settlement::{Chain, Error, Options, Wallet};
@@ -20,14 +21,19 @@ fn nowhere() -> Contracts {
     }
 }
 
+/// However slow the machine is: the time for an answer and the pause of a node are over when a test says so.
 fn options() -> Options {
     Options {
-        call_timeout: Duration::from_secs(1),
-        node_pause: Duration::from_secs(3),
+        call_timeout: PATIENCE,
+        node_pause: PATIENCE,
+        receipt_timeout: LONG,
         replace_after: Duration::from_millis(500),
         ..Options::default()
     }
 }
+
+/// How long nodes that are behind are waited for.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// Two proxies before one node, and a chain behind both.
 async fn pair(anvil: &Anvil) -> (Proxy, Proxy, Chain) {
@@ -57,8 +63,17 @@ async fn calls_and_transactions_go_to_the_next_node_when_one_fails() {
         let wallet = Wallet::new(chain.clone(), rich());
         assert_eq!(chain.block_number().await.unwrap(), sent);
         assert_eq!(second.calls(""), 0, "the first one serves");
+        let (hangs, before) = (matches!(mode, Mode::Hang), first.calls(""));
         first.set(mode);
-        assert_eq!(chain.block_number().await.unwrap(), sent);
+        let asking = {
+            let chain = chain.clone();
+            tokio::spawn(async move { chain.block_number().await })
+        };
+        if hangs {
+            until(|| first.calls("") > before).await;
+            pass(options().call_timeout).await;
+        }
+        assert_eq!(asking.await.unwrap().unwrap(), sent);
         let asked = first.calls("");
         wallet.send_native(NOBODY, 1).await.unwrap();
         sent += 1;
@@ -68,7 +83,7 @@ async fn calls_and_transactions_go_to_the_next_node_when_one_fails() {
         // The second one fails, and the first has recovered: it is found again.
         first.set(Mode::Pass);
         second.set(Mode::Cut);
-        tokio::time::sleep(options().node_pause).await;
+        pass(options().node_pause).await;
         wallet.send_native(NOBODY, 1).await.unwrap();
         sent += 1;
         assert!(first.calls("") > asked);
@@ -100,13 +115,12 @@ async fn a_node_that_fails_while_a_transaction_waits_is_replaced_by_another() {
     let (first, second, chain) = pair(&anvil).await;
     let wallet = Wallet::new(chain.clone(), rich());
     let sending = tokio::spawn(async move { wallet.send_native(NOBODY, 1).await });
-    while first.calls("eth_getTransactionReceipt") == 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(|| first.calls("eth_getTransactionReceipt") > 0).await;
+    let asked = first.calls("");
     first.set(Mode::Hang);
-    while second.calls("eth_getTransactionReceipt") == 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(|| first.calls("") > asked).await;
+    pass(options().call_timeout).await;
+    until(|| second.calls("eth_getTransactionReceipt") > 0).await;
     mine(&anvil, 1).await;
     sending.await.unwrap().unwrap();
     assert_eq!(chain.native_balance(NOBODY).await.unwrap(), 1);
@@ -159,19 +173,20 @@ async fn a_node_that_is_behind_is_not_believed_until_it_has_caught_up() {
     mine(&anvil, 5).await;
     assert_eq!(chain.block_number().await.unwrap(), 5);
     first.set(Mode::Cut);
-    let error = chain.native_balance(NOBODY).await.unwrap_err();
+    let ask = || {
+        let chain = chain.clone();
+        tokio::spawn(async move { chain.native_balance(NOBODY).await })
+    };
+    let (asking, asked) = (ask(), second.calls("eth_blockNumber"));
+    until(|| second.calls("eth_blockNumber") > asked).await;
+    pass(CATCH_UP).await;
+    let error = asking.await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     assert_eq!(second.calls("eth_getBalance"), 0, "an old balance is worse than none");
 
     // It catches up while somebody waits for it.
-    let waiting = {
-        let chain = chain.clone();
-        tokio::spawn(async move { chain.native_balance(NOBODY).await })
-    };
-    let asked = second.calls("eth_blockNumber");
-    while second.calls("eth_blockNumber") == asked {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let (waiting, asked) = (ask(), second.calls("eth_blockNumber"));
+    until(|| second.calls("eth_blockNumber") > asked).await;
     second.set(Mode::Pass);
     assert_eq!(waiting.await.unwrap().unwrap(), 0);
     assert!(second.calls("eth_getBalance") > 0);
@@ -208,7 +223,7 @@ async fn a_chain_that_takes_blocks_back_is_still_followed() {
     while chain.block_number().await.unwrap() != 5 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    pass(Duration::from_secs(3)).await;
     assert_eq!(chain.native_balance(NOBODY).await.unwrap(), 0);
     first.set(Mode::Cut);
     assert_eq!(chain.block_number().await.unwrap(), 5);

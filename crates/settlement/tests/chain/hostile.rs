@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use crate::patience::PATIENCE;
 use rialto_protocol::{Address, ChannelId, ModelId, SigningKey, ticket::Contracts};
 use rialto_settlement::{Chain, Error, Options, Wallet};
 use serde_json::{Value, json};
@@ -36,7 +37,7 @@ async fn node(say: Say) -> Chain {
         models: address(4),
     };
     let options = Options {
-        call_timeout: Duration::from_secs(2),
+        call_timeout: PATIENCE,
         receipt_timeout: Duration::from_millis(200),
         ..Options::default()
     };

@@ -8,6 +8,7 @@ mod keystore;
 mod life;
 mod node;
 mod orders;
+mod patience;
 mod proxy;
 mod reorg;
 mod sending;

@@ -2,9 +2,13 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where it cannot go on")]
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use crate::anvil::{Anvil, NOBODY, key};
+use crate::patience::{Impatient, LONG, PATIENCE, pass, timed_out};
 use crate::proxy::Proxy;
 use rialto_protocol::{Address, Digest, ticket::Contracts};
 use rialto_settlement::{Chain, Error, Options, Wallet};
@@ -26,17 +30,15 @@ fn nowhere() -> Contracts {
 fn patient() -> Options {
     Options {
         replace_after: Duration::from_millis(400),
-        receipt_timeout: Duration::from_secs(60),
+        receipt_timeout: LONG,
+        call_timeout: PATIENCE,
         ..Options::default()
     }
 }
 
-/// Replaces soon, and gives up soon.
-fn impatient() -> Options {
-    Options {
-        receipt_timeout: Duration::from_millis(600),
-        ..patient()
-    }
+/// As a process of its own that sends with the first test key, replaces soon, and gives up when it is told to.
+async fn impatient(url: &str) -> Impatient {
+    Impatient::new(url, nowhere(), key(1), patient()).await
 }
 
 /// As a process of its own that sends with the first test key.
@@ -72,7 +74,8 @@ async fn waiting(anvil: &Anvil, nonce: u64) -> Value {
 
 /// Waits until the transaction that waits with a nonce is as wanted.
 async fn until_waiting(anvil: &Anvil, nonce: u64, wanted: impl Fn(&Value) -> bool) -> Value {
-    for _ in 0..600 {
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
         let found = waiting(anvil, nonce).await;
         if !found.is_null() && wanted(&found) {
             return found;
@@ -110,11 +113,12 @@ fn send(wallet: &Wallet, wei: u128) -> tokio::task::JoinHandle<Result<rialto_set
     tokio::spawn(async move { wallet.send_native(NOBODY, wei).await })
 }
 
-fn timed_out<T: std::fmt::Debug>(outcome: Result<T, Error>) -> Digest {
-    match outcome {
-        Err(Error::Timeout { transaction }) => transaction,
-        other => panic!("{other:?}"),
-    }
+/// Sends and gives up.
+async fn send_in_vain(impatient: &Impatient, wei: u128) -> Digest {
+    let wallet = impatient.wallet.clone();
+    impatient
+        .gives_up(async move { wallet.send_native(NOBODY, wei).await })
+        .await
 }
 
 #[tokio::test]
@@ -162,19 +166,16 @@ async fn whichever_of_the_issued_transactions_is_in_a_block_counts() {
 #[tokio::test]
 async fn the_same_call_goes_on_with_what_was_given_up() {
     let anvil = by_hand().await;
-    let options = Options {
-        receipt_timeout: Duration::from_millis(1_500),
-        ..patient()
-    };
-    let wallet = process(&anvil.url(), options);
-    let given_up = timed_out(wallet.send_native(NOBODY, 7).await);
+    let impatient = impatient(&anvil.url()).await;
+    let wallet = &impatient.wallet;
+    let given_up = send_in_vain(&impatient, 7).await;
     assert_eq!(wallet.chain().outcome(given_up).await.unwrap(), None);
-    let again = timed_out(wallet.send_native(NOBODY, 7).await);
+    let again = send_in_vain(&impatient, 7).await;
     // A caller that stops waiting leaves its transaction in the same way.
     let dropped = tokio::time::timeout(Duration::from_millis(200), wallet.send_native(NOBODY, 7)).await;
     assert!(dropped.is_err());
     let before = number(&waiting(&anvil, 0).await["maxFeePerGas"]);
-    let last = send(&wallet, 7);
+    let last = send(wallet, 7);
     until_waiting(&anvil, 0, |found| number(&found["maxFeePerGas"]) > before).await;
     mine(&anvil).await;
     let confirmed = last.await.unwrap().unwrap();
@@ -183,7 +184,7 @@ async fn the_same_call_goes_on_with_what_was_given_up() {
         assert_eq!(wallet.chain().outcome(transaction).await.unwrap(), Some(confirmed));
     }
     // It is decided: the next is another one.
-    let next = send(&wallet, 7);
+    let next = send(wallet, 7);
     until_waiting(&anvil, 1, |_| true).await;
     mine(&anvil).await;
     next.await.unwrap().unwrap();
@@ -193,16 +194,13 @@ async fn the_same_call_goes_on_with_what_was_given_up() {
 #[tokio::test]
 async fn what_was_given_up_is_pushed_by_what_comes_later() {
     let anvil = by_hand().await;
-    let options = Options {
-        receipt_timeout: Duration::from_secs(5),
-        ..patient()
-    };
-    let wallet = process(&anvil.url(), options);
-    let given_up = timed_out(wallet.send_native(NOBODY, 7).await);
+    let impatient = impatient(&anvil.url()).await;
+    let wallet = &impatient.wallet;
+    let given_up = send_in_vain(&impatient, 7).await;
     // The node forgets it: everything that comes after waits for a nonce that nobody sends.
     anvil.rpc("anvil_dropTransaction", json!([given_up.to_string()])).await;
     assert!(waiting(&anvil, 0).await.is_null());
-    let next = send(&wallet, 100);
+    let next = send(wallet, 100);
     until_waiting(&anvil, 0, |found| number(&found["value"]) == 7).await;
     until_waiting(&anvil, 1, |found| number(&found["value"]) == 100).await;
     mine(&anvil).await;
@@ -222,8 +220,8 @@ async fn what_a_process_left_behind_is_cancelled_after_its_restart() {
         )
         .await;
     mine(&anvil).await;
-    timed_out(process(&anvil.url(), impatient()).send_native(NOBODY, 7).await);
-    timed_out(process(&anvil.url(), impatient()).send_native(NOBODY, 8).await);
+    send_in_vain(&impatient(&anvil.url()).await, 7).await;
+    send_in_vain(&impatient(&anvil.url()).await, 8).await;
     let account = key(1).address().to_string();
     let left = anvil.rpc("eth_getTransactionCount", json!([account, "pending"])).await;
     assert_eq!(number(&left), 2);
@@ -300,13 +298,13 @@ async fn what_is_offered_ends_at_the_limit_and_the_way_is_free_once_gas_is_cheap
     let anvil = by_hand().await;
     let options = Options {
         max_fee_per_gas: 4 * GWEI,
-        receipt_timeout: Duration::from_secs(4),
         ..patient()
     };
     let wallet = process(&anvil.url(), options);
     let sent = send(&wallet, 7);
     let highest = until_waiting(&anvil, 0, |found| number(&found["maxFeePerGas"]) > 3_500_000_000).await;
     assert!(number(&highest["maxFeePerGas"]) <= 4 * GWEI);
+    pass(LONG).await;
     let transaction = timed_out(sent.await.unwrap());
     let newest = waiting(&anvil, 0).await;
     assert_eq!(transaction, hash(&newest["hash"]));
@@ -344,7 +342,7 @@ async fn the_cost_of_a_transaction_is_bounded() {
     let anvil = by_hand().await;
     let options = Options {
         max_cost: 21_000 * GWEI,
-        ..impatient()
+        ..patient()
     };
     let error = process(&anvil.url(), options).send_native(NOBODY, 7).await.unwrap_err();
     assert!(matches!(error, Error::TooExpensive { .. }), "{error}");

@@ -1,6 +1,7 @@
 //! Nodes that go away, dawdle, or serve another chain, and many senders at once.
 
 use crate::anvil::{Anvil, Market, key, options, rich, usd};
+use crate::proxy::Proxy;
 use rialto_protocol::{Address, ReceiptsHead, Voucher, claim::Claim, ticket::Contracts};
 use rialto_settlement::{Chain, Error, Options, Wallet, deploy, ensure_deployed};
 use serde_json::json;
@@ -21,11 +22,12 @@ async fn a_chain_that_was_away_is_found_again_and_no_claim_is_lost() {
         amount: usd(700),
     };
     let state = market.anvil.rpc("anvil_dumpState", json!([])).await;
-    let Market {
-        anvil, chain, provider, ..
-    } = market;
-    let port = anvil.port();
-    drop(anvil);
+    // Its address stays what it is; what is behind that goes away and comes back.
+    let proxy = Proxy::start(&market.anvil.url()).await;
+    let chain = Chain::connect(&proxy.url(), market.contracts()).unwrap();
+    let provider = Wallet::new(chain.clone(), key(2));
+    assert!(chain.channel(params.id()).await.unwrap().is_open());
+    drop(market.anvil);
 
     assert!(matches!(
         chain.channel(params.id()).await,
@@ -36,8 +38,9 @@ async fn a_chain_that_was_away_is_found_again_and_no_claim_is_lost() {
     assert_eq!(away.failed[0].channels, vec![params.id()]);
     assert!(away.first_error().unwrap().is_retryable());
 
-    let anvil = Anvil::start_at(port);
+    let anvil = Anvil::start();
     anvil.rpc("anvil_loadState", json!([state])).await;
+    proxy.stand_before(&anvil.url());
     let back = provider.redeem(&[claim]).await;
     assert_eq!(back.redeemed[0].channels, vec![(params.id(), usd(700))]);
     assert_eq!(chain.channel(params.id()).await.unwrap().redeemed, usd(700));
@@ -46,19 +49,21 @@ async fn a_chain_that_was_away_is_found_again_and_no_claim_is_lost() {
 #[tokio::test]
 async fn a_transaction_whose_block_does_not_come_is_unknown_until_it_does() {
     let market = Market::open().await;
-    let buyer = market.impatient(1);
-    market.anvil.rpc("evm_setAutomine", json!([false])).await;
-    let unknown = buyer.mint(buyer.address(), usd(7)).await.unwrap_err();
-    let Error::Timeout { transaction } = unknown else {
-        panic!("{unknown}")
+    let impatient = market.impatient(1).await;
+    let buyer = impatient.wallet.clone();
+    let mint = move || {
+        let buyer = buyer.clone();
+        async move { buyer.mint(buyer.address(), usd(7)).await }
     };
+    market.anvil.rpc("evm_setAutomine", json!([false])).await;
+    let transaction = impatient.gives_up(mint()).await;
     assert!(!Error::Timeout { transaction }.is_retryable());
     assert_eq!(market.chain.outcome(transaction).await.unwrap(), None);
     market.anvil.rpc("evm_mine", json!([])).await;
     let known = market.chain.outcome(transaction).await.unwrap().unwrap();
     assert_eq!(known.transaction, transaction);
     market.anvil.rpc("evm_setAutomine", json!([true])).await;
-    buyer.mint(buyer.address(), usd(7)).await.unwrap();
+    mint().await.unwrap();
 }
 
 #[tokio::test]
@@ -120,16 +125,16 @@ async fn wallets_of_one_key_do_not_take_each_others_nonce() {
 #[tokio::test]
 async fn a_deposit_whose_outcome_was_not_known_is_not_made_twice() {
     let market = Market::open().await;
-    let buyer = market.impatient(1);
+    let buyer = market.impatient(1).await;
     // The approval first, so that the deposit alone is in question.
     market.buyer.deposit(usd(5)).await.unwrap();
     market.approve(usd(5)).await;
     market.anvil.rpc("evm_setAutomine", json!([false])).await;
     for _ in 0..3 {
-        let unknown = buyer.deposit(usd(5)).await.unwrap_err();
-        assert!(matches!(unknown, Error::Timeout { .. }), "{unknown}");
+        let wallet = buyer.wallet.clone();
+        buyer.gives_up(async move { wallet.deposit(usd(5)).await }).await;
     }
-    let deposited = async || market.chain.free_balance(buyer.address()).await.unwrap();
+    let deposited = async || market.chain.free_balance(buyer.wallet.address()).await.unwrap();
     assert_eq!(deposited().await, usd(5));
     market.anvil.rpc("anvil_mine", json!([3])).await;
     assert_eq!(deposited().await, usd(10));

@@ -1,11 +1,10 @@
 //! Foundry's anvil: another chain than ours, on which everything must hold too.
 
 use std::{
-    net::TcpListener,
+    io::{BufRead as _, BufReader},
     os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -19,28 +18,29 @@ pub struct Anvil {
 }
 
 impl Anvil {
-    /// Starts it and waits until it answers.
+    /// Starts it and waits until it says where it listens: the system gives it a port, which nobody else can take meanwhile.
     pub fn start() -> Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let child = Command::new(foundry("anvil"))
-            .args(["--port", &port.to_string(), "--silent"])
+        let mut child = Command::new(foundry("anvil"))
+            .args(["--port", "0"])
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            // The program of the npm package is a script that starts the real one, which outlives it: they end together.
+            .stdout(Stdio::piped())
+            // Where there is only the launcher that npm puts before it, the program outlives it: they end together.
             .process_group(0)
             .spawn()
             .context("anvil does not start: `npm ci` in contracts/ installs it")?;
-        let anvil = Self {
+        let output = child.stdout.take();
+        let mut anvil = Self {
             child,
-            rpc_url: format!("http://127.0.0.1:{port}"),
+            rpc_url: String::new(),
         };
-        let until = Instant::now() + Duration::from_secs(30);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if Instant::now() > until {
-                bail!("anvil does not answer");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let mut lines = BufReader::new(output.context("no output")?).lines();
+        let address = lines
+            .by_ref()
+            .map_while(std::io::Result::ok)
+            .find_map(|line| line.strip_prefix("Listening on ").map(str::to_owned));
+        anvil.rpc_url = format!("http://{}", address.context("anvil ended before it listened")?.trim());
+        // It says every call, and must not wait for us.
+        std::thread::spawn(move || lines.for_each(drop));
         Ok(anvil)
     }
 
@@ -58,10 +58,20 @@ impl Drop for Anvil {
     }
 }
 
-/// A program of Foundry: the one that `contracts/` pins, else the one on the path.
+/// A program of Foundry: the one that `contracts/` pins, itself rather than the launcher that npm puts before it, which costs
+/// more than most calls; else the one on the path.
 pub(crate) fn foundry(name: &str) -> PathBuf {
-    let pinned = repository().join("contracts/node_modules/.bin").join(name);
-    if pinned.exists() { pinned } else { name.into() }
+    let packages = repository().join("contracts/node_modules");
+    let platforms = std::fs::read_dir(packages.join("@foundry-rs"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let programs = platforms
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("{name}-")))
+        .map(|entry| entry.path().join("bin").join(name));
+    let launcher = packages.join(".bin").join(name);
+    let pinned = programs.chain([launcher]).find(|path| path.exists());
+    pinned.unwrap_or_else(|| name.into())
 }
 
 /// Runs `cast` and returns what it prints.

@@ -4,7 +4,7 @@
 //! Many kernels compute one row in another order than several, so that the last bits differ: regressors by up to 2.7e-4.
 //! Only where every size of batch gave the bits that each row gives alone are requests run together later.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ort::session::Session;
 use rialto_engine::Error;
@@ -22,7 +22,7 @@ use super::{
 /// Most rows of a batch of several requests: each size up to it is tried.
 const MOST_ROWS: u64 = 64;
 
-/// Time for trying. A model that needs longer gets smaller batches.
+/// Processor time for trying: what else the machine does decides nothing. A model that needs longer gets smaller batches.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Above this for one row, nothing is to be gained by running rows together.
@@ -114,12 +114,12 @@ impl Bench<'_> {
 
     /// The largest size up to which every batch gives each row the bits that it has alone.
     fn most_rows(&mut self, singles: &[Vec<Tensor>]) -> u64 {
-        let began = Instant::now();
+        let began = processor_time();
         let alone: Result<Vec<_>, Error> = singles.iter().map(|single| self.answer(single)).collect();
         let Ok(alone) = alone else { return 1 };
         let mut most = 1;
         for size in 2..=singles.len() {
-            if began.elapsed() > PATIENCE {
+            if processor_time().saturating_sub(began) > PATIENCE {
                 break;
             }
             // Each size begins at another row, so that rows meet other neighbours and places.

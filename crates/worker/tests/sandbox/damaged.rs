@@ -38,7 +38,7 @@ async fn bear(manifest: &Manifest, whole: &[u8], range: usize, job: Job) {
             let place = usize::try_from(random >> 20).unwrap() % range;
             *content.get_mut(place).unwrap() ^= 1 << (random >> 17 & 7);
         }
-        let outcome = tokio::time::timeout(Duration::from_secs(60), ask(manifest, &content, job.clone())).await;
+        let outcome = tokio::time::timeout(PATIENCE, ask(manifest, &content, job.clone())).await;
         match outcome.expect("neither an answer nor an error") {
             Ok(()) => answered += 1,
             Err(error) => {

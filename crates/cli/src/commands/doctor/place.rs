@@ -85,6 +85,8 @@ fn ports(settings: &Settings) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpSocket;
+
     use super::*;
     use crate::{data_dir::DataDir, settings::File};
 
@@ -92,7 +94,14 @@ mod tests {
     fn a_port_that_another_program_holds_is_named_and_one_of_ours_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let held = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+        // Nobody else is given it meanwhile, and it can be listened on.
+        let kept = TcpSocket::new_v4().unwrap();
+        kept.set_reuseaddr(true).unwrap();
+        kept.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let free = kept.local_addr().unwrap();
+        if cfg!(not(target_os = "linux")) {
+            drop(kept);
+        }
         let mut file = File::default();
         file.gateway.listen = Some(held.local_addr().unwrap());
         file.chain.listen = Some(free);

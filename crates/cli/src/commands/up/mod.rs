@@ -4,7 +4,8 @@ mod first_trade;
 mod supervise;
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    io,
+    net::SocketAddr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -12,6 +13,7 @@ use anyhow::{Context, Result};
 use rialto_gateway::Store;
 use rialto_protocol::ticket::{Peer, Ticket};
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 
 use self::supervise::Supervisor;
 use crate::{
@@ -77,7 +79,8 @@ async fn start(settings: &Settings, options: &args::Up, supervisor: &Supervisor)
     // names no meeting place yet.
     write_ticket(settings, &record, &rpc_urls, Vec::new())?;
     let listen = options.listen.or(settings.file.gateway.listen);
-    let listen = free_address(
+    let listen = address(
+        supervisor,
         listen.unwrap_or_else(|| super::gateway::DEFAULT_LISTEN.into()),
         "--listen",
     )?;
@@ -110,7 +113,8 @@ async fn chain(settings: &Settings, options: &args::Up, supervisor: &Supervisor)
         return Ok(urls);
     }
     let listen = options.chain_listen.or(settings.file.chain.listen);
-    let listen = free_address(
+    let listen = address(
+        supervisor,
         listen.unwrap_or_else(|| super::chain::DEFAULT_LISTEN.into()),
         "--chain-listen",
     )?;
@@ -157,12 +161,25 @@ async fn api_key(settings: &Settings) -> Result<String> {
     Ok(key.secret)
 }
 
-/// A concrete free address, so that a part that is restarted comes back where it was.
-fn free_address(wanted: SocketAddr, flag: &str) -> Result<SocketAddr> {
-    let listener = TcpListener::bind(wanted).with_context(|| {
+/// A concrete free address, so that a part that is restarted comes back where it was; it is kept for the part.
+fn address(supervisor: &Supervisor, wanted: SocketAddr, flag: &str) -> Result<SocketAddr> {
+    let (address, socket) = reserve(wanted).with_context(|| {
         format!("{wanted} cannot be used: stop what uses it, or choose another with {flag} ADDRESS")
     })?;
-    Ok(listener.local_addr()?)
+    supervisor.hold(socket);
+    Ok(address)
+}
+
+/// An address, and a socket that is bound to it and does not listen: while that is held, the system gives the address to
+/// nobody who asks for any, and a server can listen there, as often as it is started.
+fn reserve(wanted: SocketAddr) -> io::Result<(SocketAddr, TcpSocket)> {
+    let socket = match wanted {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(wanted)?;
+    Ok((socket.local_addr()?, socket))
 }
 
 fn text(ready: &Value, name: &str) -> Result<String> {
@@ -198,4 +215,23 @@ fn announce(settings: &Settings, running: &Running) -> Result<()> {
             id = market.ticket.chain_id,
         ));
     })
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_its_parts_also_while_the_part_is_away() {
+        let (address, _socket) = reserve(([127, 0, 0, 1], 0).into()).unwrap();
+        for _ in 0..2 {
+            let part = TcpListener::bind(address).unwrap();
+            assert!(reserve(address).is_err(), "two would serve there");
+            drop(part);
+            // Nobody who does not know of it is given it.
+            assert!(TcpSocket::new_v4().unwrap().bind(address).is_err());
+        }
+    }
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
+    net::TcpSocket,
     process::{Child, ChildStdin, Command},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -30,6 +31,8 @@ pub(super) struct Supervisor {
     json: bool,
     parts: TaskTracker,
     stops: std::sync::Mutex<Vec<CancellationToken>>,
+    /// Addresses that are the parts' while they are started again.
+    held: std::sync::Mutex<Vec<TcpSocket>>,
 }
 
 /// How one part is started.
@@ -53,7 +56,17 @@ impl Supervisor {
             json: settings.json,
             parts: TaskTracker::new(),
             stops: std::sync::Mutex::default(),
+            held: std::sync::Mutex::default(),
         })
+    }
+
+    /// Keeps an address for a part, where a socket that does not listen lets another one listen.
+    pub(super) fn hold(&self, socket: TcpSocket) {
+        if cfg!(target_os = "linux")
+            && let Ok(mut held) = self.held.lock()
+        {
+            held.push(socket);
+        }
     }
 
     /// Starts a part and waits until it says that it is ready; what it said is returned. It is kept running from then

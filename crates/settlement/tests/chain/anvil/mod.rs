@@ -20,6 +20,8 @@ use rialto_protocol::{
 use rialto_settlement::{Chain, DeployOptions, Options, Wallet, deploy, fund_native};
 use serde_json::{Value, json};
 
+use crate::patience::Impatient;
+
 /// Fee of the test market in basis points.
 pub(crate) const FEE_BPS: u16 = 250;
 /// Royalty of the test model in basis points; with the fee it leaves remainders everywhere.
@@ -56,16 +58,11 @@ fn binary() -> PathBuf {
 impl Anvil {
     /// Starts on a free port.
     pub(crate) fn start() -> Self {
-        Self::start_at(0)
-    }
-
-    /// Starts on a port.
-    pub(crate) fn start_at(port: u16) -> Self {
         // Another thread that is quicker installs one as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let binary = binary();
         let mut child = Command::new(&binary)
-            .args(["--port", &port.to_string()])
+            .args(["--port", "0"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -83,10 +80,6 @@ impl Anvil {
             .expect("anvil ended before it listened");
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, port }
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
     }
 
     pub(crate) fn url(&self) -> String {
@@ -215,14 +208,9 @@ impl Market {
         }
     }
 
-    /// The wallet of a key, with short patience.
-    pub(crate) fn impatient(&self, number: u8) -> Wallet {
-        let options = Options {
-            receipt_timeout: std::time::Duration::from_millis(300),
-            ..Options::default()
-        };
-        let chain = Chain::connect_with(&self.anvil.url(), self.contracts(), options).unwrap();
-        Wallet::new(chain, key(number))
+    /// The wallet of a key that can be made to give up.
+    pub(crate) async fn impatient(&self, number: u8) -> Impatient {
+        Impatient::new(&self.anvil.url(), self.contracts(), key(number), Options::default()).await
     }
 
     /// The buyer approves the escrow for an amount.

@@ -34,7 +34,7 @@ pub(crate) enum Mode {
 }
 
 struct Shared {
-    target: String,
+    target: Mutex<String>,
     mode: Mutex<Mode>,
     seen: Mutex<Vec<String>>,
     client: reqwest::Client,
@@ -60,7 +60,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shared = Arc::new(Shared {
-            target: target.to_owned(),
+            target: Mutex::new(target.to_owned()),
             mode: Mutex::new(Mode::Pass),
             seen: Mutex::default(),
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
@@ -76,6 +76,11 @@ impl Proxy {
 
     pub(crate) fn url(&self) -> String {
         self.url.clone()
+    }
+
+    /// Stands before another node from now on.
+    pub(crate) fn stand_before(&self, target: &str) {
+        *self.shared.target.lock().unwrap() = target.to_owned();
     }
 
     pub(crate) fn set(&self, mode: Mode) {
@@ -135,7 +140,8 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
             Plan::Hang => std::future::pending().await,
             Plan::Answer(status, answer) => (status, answer.to_string()),
             Plan::Forward => {
-                let Ok(sent) = shared.client.post(&shared.target).json(&call).send().await else {
+                let target = shared.target.lock().unwrap().clone();
+                let Ok(sent) = shared.client.post(target).json(&call).send().await else {
                     return;
                 };
                 ("200".into(), sent.text().await.unwrap())
