@@ -116,7 +116,6 @@ async fn child_process() {
     std::future::pending::<()>().await;
 }
 
-#[expect(clippy::zombie_processes, reason = "the caller kills the process and waits for it")]
 async fn spawn_child(directory: &Path) -> (Child, Rpc) {
     let _ = fs::remove_file(directory.join("url"));
     let mut child = Command::new(std::env::current_exe().unwrap())
