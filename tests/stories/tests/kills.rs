@@ -84,14 +84,30 @@ async fn killed_at_many_points(part: &str, first: u64) -> Result<()> {
         killed.with_context(|| format!("point {point}: {part}"))?;
         drop(outcomes);
         let after = || format!("after the {part} was killed at point {point}");
-        answers_again(&up).await.with_context(after)?;
+        catches_up(&up).await.with_context(after)?;
         bill::settles(&up, true).await.with_context(after)?;
     }
     up.stop()
 }
 
-/// Asks until an answer comes: the part that was killed needs a moment. The answer's request also settles what the kill
-/// cut off.
+/// Asks until the buyer has every receipt that the seller has signed. A request settles what a kill cut off before it, but
+/// for an answer that the seller is just ending: the receipt of that comes with the next request.
+async fn catches_up(up: &Up) -> Result<()> {
+    let wait = async {
+        loop {
+            answers_again(up).await?;
+            if matches!(bill::bought(up), Ok(bought) if bought == bill::sold(up)?) {
+                return anyhow::Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait)
+        .await
+        .context("the buyer never gets all receipts")?
+}
+
+/// Asks until an answer comes: the part that was killed needs a moment.
 async fn answers_again(up: &Up) -> Result<()> {
     let client = up.client()?;
     let wait = async {
