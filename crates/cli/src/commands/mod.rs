@@ -9,6 +9,7 @@ mod doctor;
 mod gateway;
 mod key;
 mod machine;
+mod man;
 mod market;
 mod metrics;
 mod model;
@@ -32,9 +33,14 @@ use crate::{
 
 /// Runs the command that was asked for.
 pub(crate) async fn run(arguments: Arguments) -> Result<()> {
-    if let Command::Completions { shell } = &arguments.command {
-        clap_complete::generate(*shell, &mut Arguments::command(), "rialto", &mut std::io::stdout());
-        return Ok(());
+    // What the program says of itself needs no settings and makes no data directory.
+    match &arguments.command {
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Arguments::command(), "rialto", &mut std::io::stdout());
+            return Ok(());
+        }
+        Command::Man { out } => return man::run(out.as_deref()),
+        _ => {}
     }
     let settings = Settings::load(&arguments)?;
     match arguments.command {
@@ -60,6 +66,6 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         Command::Machine => machine::run(&settings),
         Command::Doctor => doctor::run(&settings).await,
         Command::Reset(options) => reset::run(&settings, &options),
-        Command::Completions { .. } => Ok(()),
+        Command::Completions { .. } | Command::Man { .. } => Ok(()),
     }
 }
