@@ -28,6 +28,7 @@ use clap::CommandFactory;
 
 use crate::{
     args::{self, Arguments, Command},
+    output,
     settings::Settings,
 };
 
@@ -36,7 +37,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     // What the program says of itself needs no settings and makes no data directory.
     match &arguments.command {
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Arguments::command(), "rialto", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "rialto", &mut script);
+            output::piece(&String::from_utf8(script)?);
             return Ok(());
         }
         Command::Man { out } => return man::run(out.as_deref()),
