@@ -397,6 +397,24 @@ mod tests {
     }
 
     #[test]
+    fn the_file_of_the_services_says_nothing_until_a_line_is_uncommented() {
+        let path = Path::new(CONFIG).join("service.toml");
+        assert_eq!(read(&path).unwrap(), File::default());
+        let text = std::fs::read_to_string(&path).unwrap();
+        // What is meant to be uncommented begins with the key; prose begins with a space.
+        let text: String = text
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let file: File = toml::from_str(&text).unwrap();
+        assert!(file.ticket.is_some() && file.gateway.listen.is_some() && file.relaying.listen.is_some());
+        assert_eq!((file.rpc_urls().len(), file.provider.models.len()), (1, 1));
+    }
+
+    #[test]
     fn a_key_that_nobody_knows_is_refused() {
         assert!(toml::from_str::<File>("surprise = 1").is_err());
         assert!(toml::from_str::<File>("[gateway]\nlisten = \"nowhere\"").is_err());

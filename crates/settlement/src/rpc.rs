@@ -115,9 +115,8 @@ impl Rpc {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(bad("must start with http:// or https://"));
         }
-        let client = http_client(timeout, is_loopback(&url));
         Ok(Self {
-            client: client.map_err(|error| bad(&format!("cannot be used: {error}")))?,
+            client: http_client(timeout, &url).map_err(|reason| bad(&format!("cannot be used: {reason}")))?,
             url,
             calls: Arc::default(),
         })
@@ -190,17 +189,29 @@ fn is_loopback(url: &Url) -> bool {
     })
 }
 
-fn http_client(timeout: Duration, local: bool) -> Result<Client, reqwest::Error> {
+/// Fails, and says why, where the address needs certificates and this system has none.
+fn http_client(timeout: Duration, url: &Url) -> Result<Client, String> {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // The client is built without one of its own. Another thread that is quicker installs one as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
-    let builder = Client::builder()
-        .timeout(timeout)
-        .connect_timeout(timeout.min(Duration::from_secs(5)))
-        .redirect(Policy::none());
-    // A proxy of the environment cannot reach this machine's own ports.
-    if local { builder.no_proxy() } else { builder }.build()
+    let builder = || {
+        let builder = Client::builder()
+            .timeout(timeout)
+            .connect_timeout(timeout.min(Duration::from_secs(5)))
+            .redirect(Policy::none());
+        // A proxy of the environment cannot reach this machine's own ports.
+        if is_loopback(url) { builder.no_proxy() } else { builder }
+    };
+    let made = match builder().build() {
+        // A bare system reaches what needs no certificates.
+        Err(_) if url.scheme() == "http" => builder().tls_certs_only([]).build(),
+        made => made,
+    };
+    made.map_err(|error| {
+        let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        format!("{cause}: does this system have certificates (Debian's ca-certificates)?")
+    })
 }
 
 fn unanswered(error: reqwest::Error) -> Failure {

@@ -116,11 +116,25 @@ fn load(assignment: &Assignment, steps: &Steps) -> Result<Arc<dyn Engine>, Error
         processors: options.threads,
         gpu: options.gpu_layers > 0,
     };
+    alone()?;
     let report = sandbox::enter(&rights).map_err(|error| Error::Model(error.to_string()))?;
     if cfg!(target_os = "linux") && !(report.landlock && report.seccomp) {
         tracing::warn!(?report, "the sandbox of this machine has gaps");
     }
     engine(manifest, folder, options, steps)
+}
+
+/// Fails where a library has started a thread: what the kernel restricts is a thread and those that it starts, so that one
+/// would stay outside the sandbox.
+fn alone() -> Result<(), Error> {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads > 1 {
+        return Err(Error::Model(format!(
+            "a library has started {} threads before the sandbox was entered: use the ONNX Runtime that comes with Rialto",
+            threads - 1
+        )));
+    }
+    Ok(())
 }
 
 fn engine(

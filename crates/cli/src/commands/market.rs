@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use rialto_api::openai::{Endpoint, Endpoints, ModelList, Percentiles};
 use serde::de::DeserializeOwned;
 
-use super::chat::{api_key, default_base};
+use super::chat::{api_key, client, default_base};
 use crate::{args, output, settings::Settings};
 
 const HEADER: [&str; 10] = [
@@ -75,8 +75,7 @@ fn a_million(dollars: &str) -> String {
 }
 
 async fn get<T: DeserializeOwned>(url: &str, key: &str) -> Result<T> {
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    let response = client.get(url).bearer_auth(key).send().await;
+    let response = client(url)?.get(url).bearer_auth(key).send().await;
     let response = response.with_context(|| format!("{url} does not answer: is `rialto up` running?"))?;
     let status = response.status();
     let bytes = response.bytes().await?;

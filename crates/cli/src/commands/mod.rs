@@ -9,6 +9,7 @@ mod doctor;
 mod gateway;
 mod key;
 mod machine;
+mod man;
 mod market;
 mod metrics;
 mod model;
@@ -27,14 +28,22 @@ use clap::CommandFactory;
 
 use crate::{
     args::{self, Arguments, Command},
+    output,
     settings::Settings,
 };
 
 /// Runs the command that was asked for.
 pub(crate) async fn run(arguments: Arguments) -> Result<()> {
-    if let Command::Completions { shell } = &arguments.command {
-        clap_complete::generate(*shell, &mut Arguments::command(), "rialto", &mut std::io::stdout());
-        return Ok(());
+    // What the program says of itself needs no settings and makes no data directory.
+    match &arguments.command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "rialto", &mut script);
+            output::piece(&String::from_utf8(script)?);
+            return Ok(());
+        }
+        Command::Man { out } => return man::run(out.as_deref()),
+        _ => {}
     }
     let settings = Settings::load(&arguments)?;
     match arguments.command {
@@ -60,6 +69,6 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         Command::Machine => machine::run(&settings),
         Command::Doctor => doctor::run(&settings).await,
         Command::Reset(options) => reset::run(&settings, &options),
-        Command::Completions { .. } => Ok(()),
+        Command::Completions { .. } | Command::Man { .. } => Ok(()),
     }
 }

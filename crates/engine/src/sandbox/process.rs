@@ -90,6 +90,8 @@ impl Worker {
             .env_clear()
             // Each arena of the C library reserves address space, which is limited.
             .env("MALLOC_ARENA_MAX", "2")
+            // ONNX Runtime reports to its makers, from a thread that starts before anything can be asked of the library.
+            .env("ORT_DISABLE_TELEMETRY", "1")
             .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())

@@ -77,18 +77,24 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn new(config: &UpstreamConfig) -> Result<Self, Error> {
         let key = config.api_key_file.as_deref().map(ApiKey::read).transpose()?;
-        let http = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .connect_timeout(CONNECT)
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build()
-            .map_err(|_| Error::Failed("the HTTP client cannot be made".into()))?;
-        Ok(Self {
-            http,
-            root: config.root()?,
-            key,
-        })
+        let root = config.root()?;
+        let builder = || {
+            reqwest::Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .no_proxy()
+                .connect_timeout(CONNECT)
+                .pool_idle_timeout(Duration::from_secs(30))
+        };
+        let made = match builder().build() {
+            // A system without certificates reaches what needs none.
+            Err(_) if root.starts_with("http:") => builder().tls_certs_only([]).build(),
+            made => made,
+        };
+        let http = made.map_err(|_| {
+            let why = "the HTTP client cannot be made: does this system have certificates (Debian's ca-certificates)?";
+            Error::Failed(why.into())
+        })?;
+        Ok(Self { http, root, key })
     }
 
     /// Asks for a JSON value of at most `limit` bytes.

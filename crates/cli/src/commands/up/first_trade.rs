@@ -35,7 +35,7 @@ pub(super) struct FirstTrade {
 /// Buys an answer and waits until its money has moved.
 pub(super) async fn make(settings: &Settings, running: &Running, started: SystemTime) -> Result<FirstTrade> {
     let step = output::step("first trade");
-    let client = reqwest::Client::builder().no_proxy().build()?;
+    let client = crate::commands::chat::client(&running.base_url)?;
     wait_for_offer(&client, running).await?;
     let answer = ask(&client, running).await?;
     let paid_after_ms = since(started);
