@@ -456,33 +456,6 @@ async fn refusals_reach_the_client_and_free_what_was_held() {
 }
 
 #[tokio::test]
-async fn another_seller_is_asked_before_the_first_output() {
-    let world = World::new(&[Manner::DiesAfter(0), Manner::Honest]).await;
-    for _ in 0..3 {
-        assert_eq!(world.chat(json!({})).await.0, 200);
-    }
-}
-
-#[tokio::test]
-async fn a_receipt_that_was_cut_off_comes_with_the_next_request() {
-    let mut world = World::new(&[Manner::DiesAfter(3)]).await;
-    assert_eq!(world.chat(json!({})).await.0, 502);
-    world.sellers[0].set(Manner::Honest);
-    world.stop().await;
-    world.start().await;
-    assert_eq!(world.chat(json!({})).await.0, 200);
-    assert_eq!(world.balance().await, (cost(10, 3) + cost(10, 10), 0));
-    let channel = &world.store().channels().await.unwrap()[0];
-    assert_eq!(channel.status, ChannelStatus::Open);
-    let account = world.sellers[0].account.lock().await;
-    assert_eq!(
-        account.as_ref().unwrap().earned(),
-        NanoDollars(cost(10, 3) + cost(10, 10))
-    );
-    assert!(account.as_ref().unwrap().best().unwrap().voucher.cumulative <= channel.signed);
-}
-
-#[tokio::test]
 async fn a_client_that_goes_away_pays_for_little_more_than_arrived() {
     let world = World::new(&[Manner::WaitsAt(8)]).await;
     let body = chat(json!({"stream": true, "max_tokens": 500}));
