@@ -1,5 +1,7 @@
 //! Offers: what a provider sells right now, signed, and void after a short time.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -87,8 +89,9 @@ pub struct Announcement {
     pub offer: Offer,
     /// By the offer's provider.
     pub signature: Signature,
-    /// The model in full.
-    pub manifest: Manifest,
+    /// The model in full, shared by all announcements of it that a book has.
+    #[serde(with = "shared")]
+    pub manifest: Arc<Manifest>,
 }
 
 /// Why an announcement is ignored.
@@ -127,11 +130,11 @@ impl Offer {
     }
 
     /// Signs, and joins the manifest.
-    pub fn announce(self, key: &SigningKey, manifest: Manifest) -> Announcement {
+    pub fn announce(self, key: &SigningKey, manifest: impl Into<Arc<Manifest>>) -> Announcement {
         Announcement {
             signature: key.sign(&self.digest()),
             offer: self,
-            manifest,
+            manifest: manifest.into(),
         }
     }
 }
@@ -168,5 +171,22 @@ impl Announcement {
             return Err(SignatureError::WrongSigner.into());
         }
         Ok(())
+    }
+}
+
+/// A shared value is encoded as the value itself.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(value: &Arc<T>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.as_ref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<T>, D::Error> {
+        T::deserialize(deserializer).map(Arc::new)
     }
 }
