@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Digest, ManifestHash, ModelId,
+    Address, Digest, ManifestHash, ModelId, bounded,
     hash::{Words, keccak256},
     job::Datatype,
 };
@@ -76,6 +76,7 @@ pub enum Format {
 #[serde(deny_unknown_fields)]
 pub struct Artifact {
     /// Relative to the manifest; no parent folders.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub path: String,
     /// BLAKE3 of the file.
     pub blake3: Digest,
@@ -88,10 +89,12 @@ pub struct Artifact {
 #[serde(deny_unknown_fields)]
 pub struct TensorSpec {
     /// As in the model file.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub name: String,
     /// Element type.
     pub datatype: Datatype,
     /// Extents; -1 for any.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_DIMENSIONS>")]
     pub shape: Vec<i64>,
 }
 
@@ -102,18 +105,24 @@ pub struct Manifest {
     /// [`SCHEMA`].
     pub schema: u32,
     /// The publisher's short name, the first part of what clients ask for.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub publisher_name: String,
     /// The model's name.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub name: String,
     /// The variant, for example its quantisation.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub tag: String,
     /// What it does.
     pub task: TaskKind,
     /// One line for people.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub description: String,
     /// Exactly how the weights are stored.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub quantisation: String,
     /// SPDX expression.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub licence: String,
     /// The publisher's part of every payment, in basis points; at most 1,000.
     pub royalty_bps: u16,
@@ -122,16 +131,19 @@ pub struct Manifest {
     /// The file format.
     pub format: Format,
     /// keccak-256 of the chat template, 64 hexadecimal digits in lower case; or empty.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub chat_template_hash: String,
     /// keccak-256 of the tokenizer, 64 hexadecimal digits in lower case; or empty.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub tokenizer_hash: String,
     /// The files.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_ARTIFACTS>")]
     pub artifacts: Vec<Artifact>,
     /// Input tensors of a predictive model.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::list::<_, _, MAX_TENSORS>")]
     pub inputs: Vec<TensorSpec>,
     /// Output tensors of a predictive model.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::list::<_, _, MAX_TENSORS>")]
     pub outputs: Vec<TensorSpec>,
 }
 

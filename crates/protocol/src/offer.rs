@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Digest, ModelId, NodeKey, Price, Region, Signature, SigningKey,
+    Address, Digest, ModelId, NodeKey, Price, Region, Signature, SigningKey, bounded,
     hash::keccak256,
     manifest::{Manifest, ManifestError},
     signature::SignatureError,
-    ticket::Peer,
+    ticket::{MAX_ADDRESS, MAX_ADDRESSES, Peer},
 };
 
 /// Domain separation of the offer's hash.
@@ -48,8 +48,10 @@ pub struct Offer {
     /// The key by which the provider's node is dialled.
     pub node: NodeKey,
     /// Socket addresses at which the node may be reached; hints only.
+    #[serde(deserialize_with = "bounded::texts::<_, MAX_ADDRESSES, MAX_ADDRESS>")]
     pub addresses: Vec<String>,
     /// The URL of the relay at which the node can be reached behind a NAT; at most [`MAX_RELAY`] bytes.
+    #[serde(deserialize_with = "bounded::maybe_text::<_, MAX_RELAY>")]
     pub relay: Option<String>,
     /// The model.
     pub model: ModelId,
@@ -73,6 +75,7 @@ pub struct Offer {
     pub energy_source: EnergySource,
     /// The engine and its mode, such as `llama.cpp exact` or `upstream`: what an audit may expect of the answers differs
     /// between them. At most [`MAX_ENGINE`] characters of ASCII that can be seen.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_ENGINE>")]
     pub engine: String,
     /// Whether prompts or answers are kept, or passed on to others who may keep them, as the provider declares.
     pub retains_data: bool,
@@ -146,7 +149,7 @@ impl Announcement {
         if offer.expires_at <= now || offer.expires_at > now.saturating_add(MAX_LIFETIME) {
             return Err(OfferError::Expired);
         }
-        if offer.addresses.len() > 16 || offer.addresses.iter().any(|address| address.len() > 64) {
+        if offer.addresses.len() > MAX_ADDRESSES || offer.addresses.iter().any(|address| address.len() > MAX_ADDRESS) {
             return Err(OfferError::Field("addresses"));
         }
         if offer.relay.as_ref().is_some_and(|relay| relay.len() > MAX_RELAY) {

@@ -5,10 +5,10 @@ use std::{collections::HashSet, sync::Arc};
 use futures::StreamExt as _;
 use rialto_network::{Incoming, OffersCall};
 use rialto_protocol::{
-    NodeKey,
+    NodeKey, bounded,
     offer::{Announcement, OfferError},
     ticket::Peer,
-    wire::{MAX_ANNOUNCEMENTS, OffersRequest, OffersResponse, Refusal, RefusalCode},
+    wire::{MAX_ANNOUNCEMENTS, MAX_MESSAGE, OffersRequest, OffersResponse, Refusal, RefusalCode},
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -86,7 +86,7 @@ async fn note_all(desk: &Desk, peer: NodeKey, list: Vec<Announcement>) -> (u32, 
                     desk.door.blame(peer);
                     desk.neighbours.blame(peer);
                 }
-                complaint.get_or_insert_with(|| error.to_string());
+                complaint.get_or_insert_with(|| bounded::cut(error.to_string(), MAX_MESSAGE));
             }
         }
     }
