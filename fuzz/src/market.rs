@@ -3,10 +3,14 @@
 use rialto_engine::border::{FrameReader, FromWorker};
 use rialto_protocol::{
     Address, Domain, SignedReceipt,
+    job::{Job, MAX_PARTS},
     manifest::Manifest,
     offer::Announcement,
-    ticket::Ticket,
-    wire::{BuyerFrame, OffersRequest, OffersResponse, SellerFrame, TradeRequest},
+    ticket::{MAX_ADDRESSES, Peer, Ticket},
+    wire::{
+        BuyerFrame, MAX_ANNOUNCEMENTS, MAX_CONTACTS, MAX_MESSAGE, OffersRequest, OffersResponse, Refusal, SellerFrame,
+        TradeRequest,
+    },
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -76,6 +80,13 @@ pub fn buyer_frame(bytes: &[u8]) -> bool {
 }
 
 fn check_request(request: &TradeRequest) {
+    let parts = match &request.job {
+        Job::Chat { messages, .. } => messages.len(),
+        Job::Embedding { inputs } => inputs.len(),
+        Job::Predict { inputs, .. } => inputs.len(),
+        Job::Completion { .. } => 0,
+    };
+    assert!(parts <= MAX_PARTS, "a job of {parts} parts");
     if request.job.check().is_ok() {
         let _ = request.job.hash(request.id);
     }
@@ -94,9 +105,24 @@ pub fn seller_frame(bytes: &[u8]) -> bool {
         SellerFrame::Accepted { catch_up, .. } => catch_up.iter().for_each(check_receipt),
         SellerFrame::Finished { receipt, .. } => check_receipt(receipt),
         SellerFrame::Output(output) => drop(output.units()),
-        SellerFrame::Refused(_) | SellerFrame::VoucherWanted { .. } => {}
+        SellerFrame::Refused(refusal) => check_refusal(refusal),
+        SellerFrame::VoucherWanted { .. } => {}
     }
     true
+}
+
+fn check_refusal(refusal: &Refusal) {
+    let length = refusal.message.len();
+    assert!(length <= MAX_MESSAGE, "a refusal of {length} bytes");
+}
+
+fn check_announcements(announcements: &[Announcement]) {
+    assert!(announcements.len() <= MAX_ANNOUNCEMENTS, "too many offers");
+    announcements.iter().for_each(check_announcement);
+}
+
+fn check_peer(peer: &Peer) {
+    assert!(peer.addresses.len() <= MAX_ADDRESSES, "a node with too many addresses");
 }
 
 fn check_receipt(receipt: &SignedReceipt) {
@@ -116,7 +142,10 @@ pub fn offers_request(bytes: &[u8]) -> bool {
         return false;
     };
     if let OffersRequest::Announce(announcements) = &request {
-        announcements.iter().for_each(check_announcement);
+        check_announcements(announcements);
+    }
+    if let OffersRequest::Greet(greeting) = &request {
+        check_peer(&greeting.own);
     }
     if let OffersRequest::Tender(tender) = &request {
         for now in [0, tender.tender.expires_at.saturating_sub(1), u64::MAX] {
@@ -132,7 +161,14 @@ pub fn offers_response(bytes: &[u8]) -> bool {
         return false;
     };
     if let OffersResponse::Book(announcements) = &response {
-        announcements.iter().for_each(check_announcement);
+        check_announcements(announcements);
+    }
+    if let OffersResponse::Greeted { contacts, .. } = &response {
+        assert!(contacts.len() <= MAX_CONTACTS, "too many contacts");
+        contacts.iter().for_each(check_peer);
+    }
+    if let OffersResponse::NoBid(refusal) | OffersResponse::NotRelayed(refusal) = &response {
+        check_refusal(refusal);
     }
     if let OffersResponse::Bid(signed) = &response {
         let tender = seeds::market::tender();

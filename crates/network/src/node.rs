@@ -19,7 +19,7 @@ use iroh::{
 use rialto_protocol::{
     NodeKey,
     offer::MAX_RELAY,
-    ticket::Peer,
+    ticket::{MAX_ADDRESSES, Peer},
     wire::{BuyerFrame, OFFERS_ALPN, OffersRequest, OffersResponse, SellerFrame, TRADE_ALPN},
 };
 use tokio::sync::{Mutex, mpsc};
@@ -130,6 +130,8 @@ impl Node {
         );
         addresses.sort_unstable();
         addresses.dedup();
+        // A machine may have more interfaces than a message has places for addresses.
+        addresses.truncate(MAX_ADDRESSES);
         Peer {
             node: self.key(),
             addresses: addresses.iter().map(SocketAddr::to_string).collect(),

@@ -2,18 +2,26 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Digest, RequestId, hash::keccak256};
+use crate::{Digest, RequestId, bounded, hash::keccak256, manifest::MAX_DIMENSIONS};
 
 /// Most bytes of text or tensor data in one job.
 pub const MAX_INPUT_BYTES: usize = 16 << 20;
 
-/// Most messages of a conversation, inputs of an embedding request, or tensors of an inference.
+/// Most messages of a conversation, calls of tools in all of them, inputs of an embedding request, or tensors of an
+/// inference.
 pub const MAX_PARTS: usize = 4_096;
 
 /// Most tokens that one request may ask for.
 pub const MAX_OUTPUT_UNITS: u64 = 1 << 20;
+
+/// The same, of a list that is decoded.
+const MAX_OUTPUT_TOKENS: usize = 1 << 20;
+
+/// Most texts that end an answer, and most bytes of one.
+const MAX_STOPS: usize = 16;
+const MAX_STOP: usize = 256;
 
 /// Most tools that a conversation may offer.
 pub const MAX_TOOLS: usize = 128;
@@ -50,6 +58,7 @@ pub enum Job {
     /// Continue a conversation, through the model's own chat template.
     Chat {
         /// Oldest first.
+        #[serde(deserialize_with = "messages")]
         messages: Vec<Message>,
         /// What the model may call instead of answering in words; empty for nothing.
         tools: Tools,
@@ -59,6 +68,7 @@ pub enum Job {
     /// Continue a text.
     Completion {
         /// The text.
+        #[serde(deserialize_with = "bounded::text::<_, MAX_INPUT_BYTES>")]
         prompt: String,
         /// How tokens are chosen and when to stop.
         generation: Generation,
@@ -66,13 +76,16 @@ pub enum Job {
     /// Turn texts into vectors.
     Embedding {
         /// The texts.
+        #[serde(deserialize_with = "bounded::texts::<_, MAX_PARTS, MAX_INPUT_BYTES>")]
         inputs: Vec<String>,
     },
     /// Run a predictive model on tensors.
     Predict {
         /// Named as in the model's signature.
+        #[serde(deserialize_with = "bounded::list::<_, _, MAX_PARTS>")]
         inputs: Vec<Tensor>,
         /// Names of the outputs wanted; empty for all.
+        #[serde(deserialize_with = "bounded::texts::<_, MAX_PARTS, MAX_INPUT_BYTES>")]
         outputs: Vec<String>,
     },
 }
@@ -81,12 +94,16 @@ pub enum Job {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// `system`, `user`, `assistant`, `tool`, …: the template decides what it accepts.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_INPUT_BYTES>")]
     pub role: String,
     /// The text.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_INPUT_BYTES>")]
     pub content: String,
     /// What an assistant called instead of, or after, its text.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_PARTS>")]
     pub tool_calls: Vec<ToolCall>,
     /// The id of the call that a `tool` message answers; empty in every other message.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_INPUT_BYTES>")]
     pub tool_call_id: String,
 }
 
@@ -121,10 +138,13 @@ impl Message {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCall {
     /// Chosen by whoever keeps the conversation; an answer refers to it.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_INPUT_BYTES>")]
     pub id: String,
     /// Which tool.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_INPUT_BYTES>")]
     pub name: String,
     /// A JSON object, as text.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_INPUT_BYTES>")]
     pub arguments: String,
 }
 
@@ -132,6 +152,7 @@ pub struct ToolCall {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tools {
     /// What may be called.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_TOOLS>")]
     pub offered: Vec<Tool>,
     /// Whether one has to be.
     pub choice: ToolChoice,
@@ -141,10 +162,13 @@ pub struct Tools {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tool {
     /// Letters, digits, dashes and underscores.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_INPUT_BYTES>")]
     pub name: String,
     /// What it is for, for the model.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_INPUT_BYTES>")]
     pub description: String,
     /// The JSON schema of its arguments, as text; empty for an object with any members.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_SCHEMA_BYTES>")]
     pub parameters: String,
 }
 
@@ -159,7 +183,7 @@ pub enum ToolChoice {
     /// It must call one of them.
     Required,
     /// It must call this one.
-    Named(String),
+    Named(#[serde(deserialize_with = "bounded::text::<_, MAX_INPUT_BYTES>")] String),
 }
 
 /// What an answer has to be.
@@ -171,7 +195,7 @@ pub enum AnswerFormat {
     /// Any JSON object.
     JsonObject,
     /// A JSON value of this schema, as text.
-    JsonSchema(String),
+    JsonSchema(#[serde(deserialize_with = "bounded::text::<_, MAX_SCHEMA_BYTES>")] String),
 }
 
 /// How tokens are chosen and when to stop.
@@ -194,6 +218,7 @@ pub struct Generation {
     /// Same seed, same engine, same answer.
     pub seed: u64,
     /// Texts that end the answer and are not part of it.
+    #[serde(deserialize_with = "bounded::texts::<_, MAX_STOPS, MAX_STOP>")]
     pub stop: Vec<String>,
     /// What the answer has to be; tokens that would break it are never chosen.
     pub format: AnswerFormat,
@@ -210,8 +235,10 @@ pub struct Generation {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SoFar {
     /// The tokens that came, in the model's own vocabulary: the draw of the next token goes on where it was.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_OUTPUT_TOKENS>")]
     pub ids: Vec<u32>,
     /// The text that came with them. An engine that finds another text for these tokens refuses the job.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_INPUT_BYTES>")]
     pub text: String,
     /// The request that broke off; zero where nothing came before.
     pub request: RequestId,
@@ -306,12 +333,15 @@ impl Datatype {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tensor {
     /// The input's or output's name.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_INPUT_BYTES>")]
     pub name: String,
     /// Element type.
     pub datatype: Datatype,
     /// Extent of each dimension; the first is the batch.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_DIMENSIONS>")]
     pub shape: Vec<u64>,
     /// The elements.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_INPUT_BYTES>")]
     pub data: Vec<u8>,
 }
 
@@ -331,6 +361,9 @@ impl Tensor {
     /// Checks that the data has the length that shape and type say.
     pub fn check(&self) -> Result<(), BadJob> {
         let bad = |reason: String| BadJob::new("inputs", format!("tensor `{}`: {reason}", self.name));
+        if self.shape.len() > MAX_DIMENSIONS {
+            return Err(bad(format!("more than {MAX_DIMENSIONS} dimensions")));
+        }
         let elements = self.elements().ok_or_else(|| bad("the shape overflows".into()))?;
         if elements == 0 {
             return Err(bad("a dimension is zero".into()));
@@ -367,6 +400,9 @@ impl Job {
                 generation,
             } => {
                 check_count("messages", messages.len())?;
+                if messages.iter().map(|message| message.tool_calls.len()).sum::<usize>() > MAX_PARTS {
+                    return Err(BadJob::new("messages", format!("at most {MAX_PARTS} calls of tools")));
+                }
                 check_bytes("messages", messages.iter().map(Message::bytes))?;
                 tools.check()?;
                 generation.check()
@@ -379,8 +415,11 @@ impl Job {
                 check_count("input", inputs.len())?;
                 check_bytes("input", inputs.iter().map(String::len))
             }
-            Self::Predict { inputs, .. } => {
+            Self::Predict { inputs, outputs } => {
                 check_count("inputs", inputs.len())?;
+                if outputs.len() > MAX_PARTS {
+                    return Err(BadJob::new("outputs", format!("at most {MAX_PARTS} names")));
+                }
                 check_bytes("inputs", inputs.iter().map(|tensor| tensor.data.len()))?;
                 inputs.iter().try_for_each(Tensor::check)
             }
@@ -497,7 +536,7 @@ impl Generation {
                 format!("must be between 1 and {MAX_OUTPUT_UNITS}"),
             ));
         }
-        if self.stop.len() > 16 || self.stop.iter().any(|stop| stop.is_empty() || stop.len() > 256) {
+        if self.stop.len() > MAX_STOPS || self.stop.iter().any(|stop| stop.is_empty() || stop.len() > MAX_STOP) {
             return Err(BadJob::new("stop", "at most 16 texts of 1 to 256 bytes"));
         }
         if self.logprobs.is_some_and(|top| top > MAX_TOP_LOGPROBS) {
@@ -516,6 +555,16 @@ impl Generation {
         range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?;
         range("presence_penalty", self.presence_penalty, -2.0, 2.0)
     }
+}
+
+/// Messages, which may have as many calls of tools together as there may be messages.
+fn messages<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Message>, D::Error> {
+    bounded::list_of(
+        deserializer,
+        MAX_PARTS,
+        |message: &Message| message.tool_calls.len(),
+        MAX_PARTS,
+    )
 }
 
 fn check_count(field: &'static str, count: usize) -> Result<(), BadJob> {

@@ -4,6 +4,7 @@
 //! vectors in `contracts/vectors` are checked on both sides.
 
 pub mod account;
+pub mod bounded;
 pub mod channel;
 pub mod claim;
 pub mod eip712;

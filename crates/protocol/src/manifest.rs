@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Digest, ManifestHash, ModelId,
+    Address, Digest, ManifestHash, ModelId, bounded,
     hash::{Words, keccak256},
     job::Datatype,
 };
@@ -13,6 +13,21 @@ pub const SCHEMA: u32 = 1;
 
 /// Most bytes of a manifest file.
 pub const MAX_FILE_BYTES: usize = 256 << 10;
+
+/// Most bytes of a manifest as it is hashed, and as it travels with every offer.
+pub const MAX_CANONICAL_BYTES: usize = 64 << 10;
+
+/// Most files of a model.
+pub const MAX_ARTIFACTS: usize = 64;
+
+/// Most input tensors of a model, and most output tensors.
+pub const MAX_TENSORS: usize = 64;
+
+/// Most bytes of a tensor's name.
+pub const MAX_TENSOR_NAME: usize = 256;
+
+/// Most dimensions of a tensor.
+pub const MAX_DIMENSIONS: usize = 16;
 
 /// A manifest that cannot be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +76,7 @@ pub enum Format {
 #[serde(deny_unknown_fields)]
 pub struct Artifact {
     /// Relative to the manifest; no parent folders.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub path: String,
     /// BLAKE3 of the file.
     pub blake3: Digest,
@@ -73,10 +89,12 @@ pub struct Artifact {
 #[serde(deny_unknown_fields)]
 pub struct TensorSpec {
     /// As in the model file.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub name: String,
     /// Element type.
     pub datatype: Datatype,
     /// Extents; -1 for any.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_DIMENSIONS>")]
     pub shape: Vec<i64>,
 }
 
@@ -87,18 +105,24 @@ pub struct Manifest {
     /// [`SCHEMA`].
     pub schema: u32,
     /// The publisher's short name, the first part of what clients ask for.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub publisher_name: String,
     /// The model's name.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub name: String,
     /// The variant, for example its quantisation.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub tag: String,
     /// What it does.
     pub task: TaskKind,
     /// One line for people.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub description: String,
     /// Exactly how the weights are stored.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub quantisation: String,
     /// SPDX expression.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub licence: String,
     /// The publisher's part of every payment, in basis points; at most 1,000.
     pub royalty_bps: u16,
@@ -106,17 +130,20 @@ pub struct Manifest {
     pub context_length: u64,
     /// The file format.
     pub format: Format,
-    /// keccak-256 of the chat template, or empty.
+    /// keccak-256 of the chat template, 64 hexadecimal digits in lower case; or empty.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub chat_template_hash: String,
-    /// keccak-256 of the tokenizer, or empty.
+    /// keccak-256 of the tokenizer, 64 hexadecimal digits in lower case; or empty.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_CANONICAL_BYTES>")]
     pub tokenizer_hash: String,
     /// The files.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_ARTIFACTS>")]
     pub artifacts: Vec<Artifact>,
     /// Input tensors of a predictive model.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::list::<_, _, MAX_TENSORS>")]
     pub inputs: Vec<TensorSpec>,
     /// Output tensors of a predictive model.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::list::<_, _, MAX_TENSORS>")]
     pub outputs: Vec<TensorSpec>,
 }
 
@@ -153,14 +180,35 @@ impl Manifest {
         if self.description.len() > 1_024 || self.licence.len() > 64 || self.quantisation.len() > 64 {
             return field("description", "too long a text");
         }
-        if self.artifacts.is_empty() || self.artifacts.len() > 64 {
+        let hashes = [
+            ("chat_template_hash", &self.chat_template_hash),
+            ("tokenizer_hash", &self.tokenizer_hash),
+        ];
+        for (key, value) in hashes {
+            if !value.is_empty() && !is_hash(value) {
+                return field(key, "empty, or 64 hexadecimal digits in lower case");
+            }
+        }
+        if self.artifacts.is_empty() || self.artifacts.len() > MAX_ARTIFACTS {
             return field("artifacts", "between 1 and 64 files");
         }
         if !self.artifacts.iter().all(|artifact| is_inside(&artifact.path)) {
             return field("artifacts", "a path must stay inside the manifest's folder");
         }
-        if self.inputs.len() > 64 || self.outputs.len() > 64 {
-            return field("inputs", "at most 64 tensors");
+        for (key, tensors) in [("inputs", &self.inputs), ("outputs", &self.outputs)] {
+            if tensors.len() > MAX_TENSORS {
+                return field(key, "at most 64 tensors");
+            }
+            if tensors.iter().any(|tensor| tensor.name.len() > MAX_TENSOR_NAME) {
+                return field(key, "a tensor's name has at most 256 bytes");
+            }
+            if tensors.iter().any(|tensor| tensor.shape.len() > MAX_DIMENSIONS) {
+                return field(key, "a tensor has at most 16 dimensions");
+            }
+        }
+        // Each is within its own bound: only the lists of files and tensors together can be too much.
+        if self.canonical().len() > MAX_CANONICAL_BYTES {
+            return field("inputs", "files and tensors together take more than 64 KiB");
         }
         Ok(())
     }
@@ -193,6 +241,10 @@ pub fn model_id(publisher: Address, manifest: ManifestHash) -> ModelId {
 
 fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 fn is_inside(path: &str) -> bool {
@@ -237,6 +289,36 @@ mod tests {
         assert_ne!(manifest.model_id(Address([1; 20])), manifest.model_id(Address([2; 20])));
         let decoded: Manifest = postcard::from_bytes(&manifest.canonical()).unwrap();
         assert_eq!(decoded, manifest);
+    }
+
+    #[test]
+    fn finding_h4_no_field_of_a_manifest_is_without_a_bound() {
+        let refused = |change: fn(&mut Manifest)| {
+            let mut manifest = Manifest::from_toml(EXAMPLE).unwrap();
+            change(&mut manifest);
+            match manifest.check() {
+                Err(ManifestError::Field { field, .. }) => field,
+                other => panic!("{other:?}"),
+            }
+        };
+        let hash = "chat_template_hash";
+        assert_eq!(refused(|m| m.chat_template_hash = "x".repeat(1 << 20)), hash);
+        assert_eq!(refused(|m| m.chat_template_hash = "A".repeat(64)), hash);
+        assert_eq!(refused(|m| m.chat_template_hash = "0".repeat(63)), hash);
+        assert_eq!(refused(|m| m.tokenizer_hash = "0".repeat(1 << 20)), "tokenizer_hash");
+        assert_eq!(refused(|m| m.inputs[0].name = "n".repeat(257)), "inputs");
+        assert_eq!(refused(|m| m.inputs[0].shape = vec![1; 17]), "inputs");
+        assert_eq!(refused(|m| m.outputs = vec![m.inputs[0].clone(); 65]), "outputs");
+        // Each within its own bound, and all together too much for a book.
+        let all = |m: &mut Manifest| {
+            m.inputs[0].name = "n".repeat(256);
+            m.inputs[0].shape = vec![i64::MIN; 16];
+            m.inputs = vec![m.inputs[0].clone(); 64];
+            m.outputs = m.inputs.clone();
+            m.artifacts[0].path = "p".repeat(256);
+            m.artifacts = vec![m.artifacts[0].clone(); 64];
+        };
+        assert_eq!(refused(all), "inputs");
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Offers: what a provider sells right now, signed, and void after a short time.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Digest, ModelId, NodeKey, Price, Region, Signature, SigningKey,
+    Address, Digest, ModelId, NodeKey, Price, Region, Signature, SigningKey, bounded,
     hash::keccak256,
     manifest::{Manifest, ManifestError},
     signature::SignatureError,
-    ticket::Peer,
+    ticket::{MAX_ADDRESS, MAX_ADDRESSES, Peer},
 };
 
 /// Domain separation of the offer's hash.
@@ -46,8 +48,10 @@ pub struct Offer {
     /// The key by which the provider's node is dialled.
     pub node: NodeKey,
     /// Socket addresses at which the node may be reached; hints only.
+    #[serde(deserialize_with = "bounded::texts::<_, MAX_ADDRESSES, MAX_ADDRESS>")]
     pub addresses: Vec<String>,
     /// The URL of the relay at which the node can be reached behind a NAT; at most [`MAX_RELAY`] bytes.
+    #[serde(deserialize_with = "bounded::maybe_text::<_, MAX_RELAY>")]
     pub relay: Option<String>,
     /// The model.
     pub model: ModelId,
@@ -71,6 +75,7 @@ pub struct Offer {
     pub energy_source: EnergySource,
     /// The engine and its mode, such as `llama.cpp exact` or `upstream`: what an audit may expect of the answers differs
     /// between them. At most [`MAX_ENGINE`] characters of ASCII that can be seen.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_ENGINE>")]
     pub engine: String,
     /// Whether prompts or answers are kept, or passed on to others who may keep them, as the provider declares.
     pub retains_data: bool,
@@ -87,8 +92,9 @@ pub struct Announcement {
     pub offer: Offer,
     /// By the offer's provider.
     pub signature: Signature,
-    /// The model in full.
-    pub manifest: Manifest,
+    /// The model in full, shared by all announcements of it that a book has.
+    #[serde(with = "shared")]
+    pub manifest: Arc<Manifest>,
 }
 
 /// Why an announcement is ignored.
@@ -127,11 +133,11 @@ impl Offer {
     }
 
     /// Signs, and joins the manifest.
-    pub fn announce(self, key: &SigningKey, manifest: Manifest) -> Announcement {
+    pub fn announce(self, key: &SigningKey, manifest: impl Into<Arc<Manifest>>) -> Announcement {
         Announcement {
             signature: key.sign(&self.digest()),
             offer: self,
-            manifest,
+            manifest: manifest.into(),
         }
     }
 }
@@ -143,7 +149,7 @@ impl Announcement {
         if offer.expires_at <= now || offer.expires_at > now.saturating_add(MAX_LIFETIME) {
             return Err(OfferError::Expired);
         }
-        if offer.addresses.len() > 16 || offer.addresses.iter().any(|address| address.len() > 64) {
+        if offer.addresses.len() > MAX_ADDRESSES || offer.addresses.iter().any(|address| address.len() > MAX_ADDRESS) {
             return Err(OfferError::Field("addresses"));
         }
         if offer.relay.as_ref().is_some_and(|relay| relay.len() > MAX_RELAY) {
@@ -168,5 +174,22 @@ impl Announcement {
             return Err(SignatureError::WrongSigner.into());
         }
         Ok(())
+    }
+}
+
+/// A shared value is encoded as the value itself.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(value: &Arc<T>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.as_ref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<T>, D::Error> {
+        T::deserialize(deserializer).map(Arc::new)
     }
 }

@@ -3,7 +3,19 @@
 use serde::{Deserialize, Serialize};
 use sha3::{Digest as _, Keccak256};
 
-use crate::{Digest, hash::keccak256, job::Tensor};
+use crate::{
+    Digest, bounded,
+    hash::keccak256,
+    job::{MAX_INPUT_BYTES, MAX_PARTS, MAX_TOP_LOGPROBS, Tensor},
+};
+
+/// Most tokens of one piece of an answer. A seller works at most [`crate::offer::MAX_CHUNK`] tokens beyond what is paid.
+pub const MAX_PIECE_TOKENS: usize = 4_096;
+
+/// Most values of a vector: as many as fit a frame.
+const MAX_DIMENSION: usize = 4 << 20;
+
+const MAX_TOP: usize = MAX_TOP_LOGPROBS as usize;
 
 /// One piece of an answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,10 +24,13 @@ pub enum Output {
     /// incomplete; the tokens are what is billed.
     Tokens {
         /// Text to append; may be empty.
+        #[serde(deserialize_with = "bounded::text::<_, MAX_INPUT_BYTES>")]
         text: String,
         /// Ids in the model's vocabulary, in order.
+        #[serde(deserialize_with = "bounded::list::<_, _, MAX_PIECE_TOKENS>")]
         ids: Vec<u32>,
         /// One for each id, if they were asked for; else empty.
+        #[serde(deserialize_with = "bounded::list::<_, _, MAX_PIECE_TOKENS>")]
         logprobs: Vec<TokenLogprob>,
     },
     /// The vector of one text.
@@ -23,17 +38,20 @@ pub enum Output {
         /// Position of the text in the request.
         index: u32,
         /// The vector.
+        #[serde(deserialize_with = "bounded::list::<_, _, MAX_DIMENSION>")]
         vector: Vec<f32>,
     },
     /// All outputs of a predictive model.
-    Tensors(Vec<Tensor>),
+    Tensors(#[serde(deserialize_with = "bounded::list::<_, _, MAX_PARTS>")] Vec<Tensor>),
     /// What is new of a call of a tool. Its tokens come as [`Output::Tokens`] without text.
     ToolCall {
         /// Counts the calls of the answer from 0.
         index: u32,
         /// The tool, in the first piece of a call; else empty.
+        #[serde(deserialize_with = "bounded::text::<_, MAX_INPUT_BYTES>")]
         name: String,
         /// What to append to the JSON text of the arguments.
+        #[serde(deserialize_with = "bounded::text::<_, MAX_INPUT_BYTES>")]
         arguments: String,
     },
 }
@@ -42,10 +60,12 @@ pub enum Output {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TokenLogprob {
     /// Its bytes, which may be a part of a character.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_INPUT_BYTES>")]
     pub bytes: Vec<u8>,
     /// Natural logarithm of its probability.
     pub logprob: f32,
     /// The likeliest tokens at its place, likeliest first, as many as were asked for.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_TOP>")]
     pub top: Vec<Alternative>,
 }
 
@@ -55,6 +75,7 @@ pub struct Alternative {
     /// Its id in the model's vocabulary.
     pub id: u32,
     /// Its bytes, which may be a part of a character.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_INPUT_BYTES>")]
     pub bytes: Vec<u8>,
     /// Natural logarithm of its probability.
     pub logprob: f32,

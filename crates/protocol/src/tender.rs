@@ -11,7 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Digest, ModelId, Price, Signature, SigningKey, Usage, hash::keccak256, signature::SignatureError,
+    Address, Digest, ModelId, Price, Signature, SigningKey, Usage, bounded, hash::keccak256, signature::SignatureError,
 };
 
 /// Domain separation of the hashes.
@@ -36,6 +36,7 @@ pub struct Tender {
     /// The session key that will ask for the work: bids are for channels whose vouchers it signs.
     pub buyer: Address,
     /// The ids under which the weights are sold; between 1 and [`MAX_MODELS`]. A bid is for one of them.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_MODELS>")]
     pub models: Vec<ModelId>,
     /// Units that the buyer expects to need; a bid may be for fewer.
     pub usage: Usage,

@@ -4,12 +4,21 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, Domain, NodeKey};
+use crate::{Address, Domain, NodeKey, bounded, offer::MAX_RELAY};
 
 const PREFIX: &str = "rialto1";
 
 /// Longest ticket text.
 const MAX_LENGTH: usize = 4_096;
+
+/// Most nodes that a ticket names.
+const MAX_MEETING: usize = 64;
+
+/// Most addresses of a node.
+pub const MAX_ADDRESSES: usize = 16;
+
+/// Most bytes of an address.
+pub const MAX_ADDRESS: usize = 64;
 
 /// The contracts of a market.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,8 +39,10 @@ pub struct Peer {
     /// The key by which it is dialled.
     pub node: NodeKey,
     /// Socket addresses, hints only.
+    #[serde(deserialize_with = "bounded::texts::<_, MAX_ADDRESSES, MAX_ADDRESS>")]
     pub addresses: Vec<String>,
     /// The URL of the relay at which it can be reached, if it has one.
+    #[serde(deserialize_with = "bounded::maybe_text::<_, MAX_RELAY>")]
     pub relay: Option<String>,
 }
 
@@ -41,10 +52,12 @@ pub struct Ticket {
     /// The chain's id.
     pub chain_id: u64,
     /// Where the chain answers.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_LENGTH>")]
     pub rpc_url: String,
     /// Its contracts.
     pub contracts: Contracts,
     /// Nodes that keep a book of offers.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_MEETING>")]
     pub meeting: Vec<Peer>,
 }
 

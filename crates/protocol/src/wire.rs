@@ -10,6 +10,7 @@ use crate::{
     ChannelId, ChannelParams, Digest, Domain, MicroDollars, NodeKey, Price, RequestId, Signature, SignedReceipt,
     SignedVoucher,
     account::Statement,
+    bounded,
     eip712::Type,
     job::Job,
     offer::Announcement,
@@ -36,6 +37,12 @@ pub const MAX_CONTROL_FRAME: usize = 256 << 10;
 
 /// Most receipts in one catch-up; the rest comes with the next request.
 pub const MAX_CATCH_UP: usize = 256;
+
+/// Most bytes of a text that says why something was not done.
+pub const MAX_MESSAGE: usize = 1_024;
+
+/// Most bytes of the name of a field at fault.
+pub const MAX_FIELD: usize = 256;
 
 /// From buyer to provider.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,6 +95,7 @@ pub enum SellerFrame {
         /// Units of input, counted by the model's own tokenizer.
         input_units: u64,
         /// Receipts that the buyer does not have yet, oldest first.
+        #[serde(deserialize_with = "bounded::list::<_, _, MAX_CATCH_UP>")]
         catch_up: Vec<SignedReceipt>,
     },
     /// No work was done and nothing is owed.
@@ -118,9 +126,11 @@ pub enum SellerFrame {
 pub struct Refusal {
     /// The reason, for programs.
     pub code: RefusalCode,
-    /// The reason, for people. At most 1,024 bytes; never a secret.
+    /// The reason, for people. At most [`MAX_MESSAGE`] bytes; never a secret.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_MESSAGE>")]
     pub message: String,
-    /// The field at fault in a bad request, as the public APIs spell it.
+    /// The field at fault in a bad request, as the public APIs spell it; at most [`MAX_FIELD`] bytes.
+    #[serde(deserialize_with = "bounded::maybe_text::<_, MAX_FIELD>")]
     pub field: Option<String>,
     /// An honest estimate of when to try again, in milliseconds.
     pub retry_after_ms: Option<u64>,
@@ -155,11 +165,11 @@ pub enum RefusalCode {
 }
 
 impl Refusal {
-    /// A refusal with a message for people.
+    /// A refusal with a message for people, of which what is too long is cut off.
     pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {
         Self {
             code,
-            message: message.into(),
+            message: bounded::cut(message.into(), MAX_MESSAGE),
             field: None,
             retry_after_ms: None,
         }
@@ -168,7 +178,7 @@ impl Refusal {
     /// Names the field at fault.
     #[must_use]
     pub fn with_field(mut self, field: impl Into<String>) -> Self {
-        self.field = Some(field.into());
+        self.field = Some(bounded::cut(field.into(), MAX_FIELD));
         self
     }
 
@@ -184,7 +194,7 @@ impl Refusal {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum OffersRequest {
     /// Put these into your book.
-    Announce(Vec<Announcement>),
+    Announce(#[serde(deserialize_with = "bounded::list::<_, _, MAX_ANNOUNCEMENTS>")] Vec<Announcement>),
     /// Tell me what is in your book.
     Browse,
     /// I want to trade with you and have no coin for gas: send this order of mine.
@@ -214,10 +224,11 @@ pub enum OffersResponse {
         /// Taken.
         accepted: u32,
         /// The first complaint.
+        #[serde(deserialize_with = "bounded::maybe_text::<_, MAX_MESSAGE>")]
         complaint: Option<String>,
     },
     /// The live offers.
-    Book(Vec<Announcement>),
+    Book(#[serde(deserialize_with = "bounded::list::<_, _, MAX_ANNOUNCEMENTS>")] Vec<Announcement>),
     /// The order was sent, and its transaction is in a block. Whoever asked looks for itself whether that is true.
     Relayed {
         /// The transaction's hash.
@@ -234,6 +245,7 @@ pub enum OffersResponse {
         /// Whether this node keeps a book, and wants to be told of offers.
         listens: bool,
         /// Nodes that answered it lately; at most [`MAX_CONTACTS`] are read.
+        #[serde(deserialize_with = "bounded::list::<_, _, MAX_CONTACTS>")]
         contacts: Vec<Peer>,
     },
     /// The order is being sent, and its channel may be used at once.

@@ -53,9 +53,10 @@ pub(crate) struct Herald {
 }
 
 impl Herald {
-    /// The last announcements.
+    /// The last announcements, as many as one message may have.
     pub(crate) fn latest(&self) -> Vec<Announcement> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.iter().take(MAX_ANNOUNCEMENTS).cloned().collect()
     }
 
     /// Announces until `closing`, then says farewell.

@@ -143,7 +143,7 @@ pub(super) async fn others(node: &Node, market: &Market, own: Option<Address>) -
 
 /// The offers of one model, whoever published it.
 pub(super) fn of_model<'a>(book: &'a [Announcement], model: &Found) -> Vec<&'a Announcement> {
-    book.iter().filter(|one| one.manifest == model.manifest).collect()
+    book.iter().filter(|one| *one.manifest == model.manifest).collect()
 }
 
 /// Suggests for the named models, or for those that are sold.

@@ -263,7 +263,7 @@ async fn publisher(
         let Ok(OffersResponse::Book(book)) = node.offers(peer, &OffersRequest::Browse).await else {
             continue;
         };
-        if let Some(known) = book.iter().find(|one| one.manifest == *manifest) {
+        if let Some(known) = book.iter().find(|one| *one.manifest == *manifest) {
             return Ok(known.offer.publisher);
         }
     }

@@ -9,9 +9,11 @@ use tokio_util::sync::CancellationToken;
 use super::meeting::{MAX_READS, note};
 use crate::{Error, desk::Desk, store::now};
 
-/// Contacts, offers and sellers that are kept.
+/// Most contacts, offers and sellers that are kept.
 const MAX_KEPT: usize = 48;
 const MAX_OFFERS_KEPT: usize = 1_024;
+/// Most bytes of the offers that are kept.
+const MAX_BYTES_KEPT: usize = 8 << 20;
 const MAX_REMEMBERED: usize = 4_096;
 
 /// Longest time between two writes, and how long a seller that is new or elsewhere waits for others.
@@ -76,7 +78,7 @@ pub(crate) async fn remember(desk: &Desk) -> Result<(), Error> {
 /// Keeps who answers now, and what is on sale. Nobody answers while this machine is cut off: then those of before stay.
 async fn keep(desk: &Desk) {
     let contacts = desk.neighbours.answering(MAX_KEPT);
-    let offers = desk.book.all(now(), MAX_OFFERS_KEPT);
+    let offers = desk.book.all(now(), MAX_OFFERS_KEPT, MAX_BYTES_KEPT);
     let kept = async {
         if !contacts.is_empty() {
             desk.store.set_contacts(&contacts).await?;

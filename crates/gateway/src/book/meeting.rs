@@ -5,15 +5,15 @@ use std::{collections::HashSet, sync::Arc};
 use futures::StreamExt as _;
 use rialto_network::{Incoming, OffersCall};
 use rialto_protocol::{
-    NodeKey,
+    NodeKey, bounded,
     offer::{Announcement, OfferError},
     ticket::Peer,
-    wire::{MAX_ANNOUNCEMENTS, OffersRequest, OffersResponse, Refusal, RefusalCode},
+    wire::{MAX_ANNOUNCEMENTS, MAX_MESSAGE, OffersRequest, OffersResponse, Refusal, RefusalCode},
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{NoteError, spread::parts};
+use super::{NoteError, spread::MAX_BYTES};
 use crate::{config::ms, desk::Desk, store::now};
 
 /// Calls that are answered at a time.
@@ -52,10 +52,7 @@ pub(crate) async fn answer_peers(desk: Arc<Desk>, stop: CancellationToken) {
 
 async fn answer(desk: &Desk, peer: NodeKey, call: OffersCall) -> Result<(), rialto_network::Error> {
     let response = match call.request() {
-        OffersRequest::Browse => {
-            let book = desk.book.all(now(), MAX_ANNOUNCEMENTS);
-            OffersResponse::Book(parts(book).into_iter().next().unwrap_or_default())
-        }
+        OffersRequest::Browse => OffersResponse::Book(desk.book.all(now(), MAX_ANNOUNCEMENTS, MAX_BYTES)),
         OffersRequest::Greet(greeting) => desk.neighbours.answer(peer, greeting),
         OffersRequest::Relay(_) | OffersRequest::Begin(_) => OffersResponse::NotRelayed(Refusal::new(
             RefusalCode::BadRequest,
@@ -89,7 +86,7 @@ async fn note_all(desk: &Desk, peer: NodeKey, list: Vec<Announcement>) -> (u32, 
                     desk.door.blame(peer);
                     desk.neighbours.blame(peer);
                 }
-                complaint.get_or_insert_with(|| error.to_string());
+                complaint.get_or_insert_with(|| bounded::cut(error.to_string(), MAX_MESSAGE));
             }
         }
     }
@@ -138,6 +135,9 @@ pub(crate) async fn browse(desk: Arc<Desk>, meeting: Vec<Peer>, stop: Cancellati
             () = stop.cancelled() => break,
             () = reads => {}
         }
+        let channels = desk.ledger.all();
+        desk.book
+            .set_ours(channels.iter().map(|channel| channel.params.model).collect());
         desk.book.expire(now());
         desk.metrics
             .offers

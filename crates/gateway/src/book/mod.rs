@@ -1,5 +1,6 @@
 //! The book: live offers of staked providers, and the models that they sell.
 
+mod budget;
 mod door;
 mod kept;
 mod meeting;
@@ -9,7 +10,7 @@ mod spread;
 mod stake;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -18,7 +19,7 @@ pub(crate) use kept::{keep_book, remember, restore};
 pub(crate) use meeting::{answer_peers, browse};
 pub(crate) use registry::meet_registered;
 use rialto_protocol::{
-    Address, ModelId, NodeKey, Region,
+    Address, ModelId, NodeKey, Region, Signature,
     hash::keccak256,
     manifest::Manifest,
     offer::{Announcement, Offer, OfferError},
@@ -27,6 +28,8 @@ use rialto_protocol::{
 pub(crate) use spread::{Spread, spread};
 pub(crate) use stake::Stakes;
 use tokio::sync::Notify;
+
+use budget::{Budget, Load};
 
 use crate::routing::{Memory, Pool, Records, Seller};
 use shelf::Shelf;
@@ -37,8 +40,6 @@ const MAX_OFFERS: usize = 131_072;
 const MAX_FROM_PEER: usize = 65_536;
 /// Most models of one provider.
 const MAX_OF_PROVIDER: usize = 64;
-/// Most models that are remembered after nobody sells them any more.
-const MAX_MODELS: usize = 16_384;
 
 /// Live offers and known models. Every read sees only offers that have not expired.
 #[derive(Debug, Default)]
@@ -60,6 +61,8 @@ struct Pages {
     models: HashMap<ModelId, Listing>,
     names: HashMap<String, Vec<ModelId>>,
     records: Records,
+    /// The bytes of all this.
+    budget: Budget,
     /// Whether any meeting peer's book was read since the start.
     read_once: bool,
 }
@@ -77,6 +80,10 @@ pub struct Listing {
     pub first_seen: u64,
     /// Tells weights apart: equal for listings of the same files.
     weights: [u8; 32],
+    /// Bytes of the manifest in a message.
+    encoded: usize,
+    /// Bytes that it takes here.
+    weight: usize,
 }
 
 /// What a client's name of a model stands for.
@@ -143,13 +150,8 @@ impl Book {
             Some(std::cmp::Ordering::Equal) => return Ok(false),
             Some(std::cmp::Ordering::Less) | None => {}
         }
-        let (is_new, stirs) = (
-            known.is_none(),
-            known.is_none_or(|known| known.offer.peer() != offer.peer()),
-        );
-        if is_new {
-            pages.make_room(provider, from, now)?;
-        }
+        let stirs = known.is_none_or(|known| known.offer.peer() != offer.peer());
+        pages.make_room(&offer, &manifest, from, now)?;
         pages.remember(model, manifest, now);
         let record = pages.records.of(provider, model);
         pages.put(Arc::new(Seller {
@@ -206,6 +208,11 @@ impl Book {
     /// Drops what has expired.
     pub(crate) fn expire(&self, now: u64) {
         self.write().expire(now);
+    }
+
+    /// Says which models channels of ours are for: they are not forgotten to make room for others.
+    pub(crate) fn set_ours(&self, models: HashSet<ModelId>) {
+        self.write().budget.set_ours(models);
     }
 
     /// Notes that a meeting peer's book was read.
@@ -298,16 +305,26 @@ impl Book {
         self.read().shelves.get(&model)?.get(&provider).cloned()
     }
 
-    /// All live offers, at most so many.
-    pub(crate) fn all(&self, now: u64, most: usize) -> Vec<Announcement> {
+    /// Live offers, at most so many and so many bytes of them in a message. Where these are not all, it is chance which:
+    /// whoever asks again finds the others.
+    pub(crate) fn all(&self, now: u64, most: usize, most_bytes: usize) -> Vec<Announcement> {
         let pages = self.read();
-        let mut list = Vec::new();
-        for (model, shelf) in &pages.shelves {
+        let (mut list, mut bytes) = (Vec::new(), 0usize);
+        let start = rand::random_range(0..pages.shelves.len().max(1));
+        let (before, after) = (pages.shelves.iter().take(start), pages.shelves.iter().skip(start));
+        for (model, shelf) in after.chain(before) {
             let Some(listing) = pages.models.get(model) else {
                 continue;
             };
-            let room = most.saturating_sub(list.len());
-            list.extend(shelf.live(now).take(room).map(|seller| announced(&seller, listing)));
+            for seller in shelf.live(now) {
+                bytes = bytes
+                    .saturating_add(encoded(&seller.offer))
+                    .saturating_add(listing.encoded);
+                if list.len() >= most || bytes > most_bytes {
+                    return list;
+                }
+                list.push(announced(&seller, listing));
+            }
         }
         list
     }
@@ -357,36 +374,68 @@ impl Pages {
         shelves.flat_map(|shelf| shelf.pools(regions)).collect()
     }
 
-    /// Refuses a new offer that would make the book, or one party's part of it, too large.
-    fn make_room(&mut self, provider: Address, from: NodeKey, now: u64) -> Result<(), NoteError> {
+    /// Refuses an offer that would make the book, or one party's part of it, too large.
+    fn make_room(&mut self, offer: &Offer, manifest: &Manifest, from: NodeKey, now: u64) -> Result<(), NoteError> {
+        let provider = offer.provider;
+        let known = |pages: &Self| pages.shelves.get(&offer.model)?.get(&provider).cloned();
         let crowded = |pages: &Self| {
-            pages.offers >= MAX_OFFERS
-                || pages.brought.get(&from).is_some_and(|count| *count >= MAX_FROM_PEER)
-                || pages
-                    .providers
-                    .get(&provider)
-                    .is_some_and(|list| list.len() >= MAX_OF_PROVIDER)
+            let count = pages.providers.get(&provider).map_or(0, Vec::len);
+            known(pages).is_none()
+                && (pages.offers >= MAX_OFFERS
+                    || pages.brought.get(&from).is_some_and(|count| *count >= MAX_FROM_PEER)
+                    || count >= MAX_OF_PROVIDER)
         };
-        if crowded(self) {
+        let more = |pages: &Self| {
+            let offered = budget::weight_of(offer);
+            let listing = pages.models.get(&offer.model);
+            let weight = listing.map_or_else(|| budget::weight(manifest), |listing| listing.weight);
+            match known(pages) {
+                Some(known) => {
+                    let more = offered.saturating_sub(budget::weight_of(&known.offer));
+                    Load {
+                        of_provider: more,
+                        in_all: more,
+                    }
+                }
+                None => Load {
+                    of_provider: offered + weight,
+                    in_all: offered + if listing.is_some() { 0 } else { weight },
+                },
+            }
+        };
+        if crowded(self) || !self.budget.fits(provider, more(self)) {
             self.expire(now);
             if crowded(self) {
                 return Err(NoteError::Full);
             }
         }
-        Ok(())
+        loop {
+            let load = more(self);
+            if self.budget.fits(provider, load) {
+                return Ok(());
+            }
+            let forgotten = self.budget.forgettable(provider, load).ok_or(NoteError::Full)?;
+            self.forget_model(forgotten);
+        }
     }
 
     fn put(&mut self, seller: Arc<Seller>) {
         let (provider, model, from) = (seller.offer.provider, seller.offer.model, seller.from);
+        let mut load = Load::both(budget::weight_of(&seller.offer));
         let before = self.shelves.entry(model).or_default().put(seller);
         *self.brought.entry(from).or_default() += 1;
         match before {
-            Some(before) => self.uncount(before.from),
+            Some(before) => {
+                self.uncount(before.from);
+                self.budget.sub(provider, Load::both(budget::weight_of(&before.offer)));
+            }
             None => {
                 self.offers += 1;
                 self.providers.entry(provider).or_default().push(model);
+                load.of_provider += self.models.get(&model).map_or(0, |listing| listing.weight);
             }
         }
+        self.budget.add(provider, load);
     }
 
     fn take(&mut self, provider: Address, model: ModelId) {
@@ -394,7 +443,8 @@ impl Pages {
             return;
         };
         let Some(gone) = shelf.take(&provider) else { return };
-        if shelf.is_empty() {
+        let is_unsold = shelf.is_empty();
+        if is_unsold {
             self.shelves.remove(&model);
         }
         self.offers = self.offers.saturating_sub(1);
@@ -403,6 +453,31 @@ impl Pages {
             list.retain(|one| *one != model);
             if list.is_empty() {
                 self.providers.remove(&provider);
+            }
+        }
+        let mut load = Load::both(budget::weight_of(&gone.offer));
+        if !is_unsold {
+            load.of_provider += self.models.get(&model).map_or(0, |listing| listing.weight);
+        }
+        self.budget.sub(provider, load);
+        if is_unsold && let Some(forgotten) = self.budget.unsell(provider, model) {
+            self.forget_model(forgotten);
+        }
+    }
+
+    /// Forgets a model that nobody sells now.
+    fn forget_model(&mut self, model: ModelId) {
+        let provider = self.budget.resell(model);
+        let Some(listing) = self.models.remove(&model) else {
+            return;
+        };
+        if let Some(provider) = provider {
+            self.budget.sub(provider, Load::both(listing.weight));
+        }
+        if let Some(ids) = self.names.get_mut(&listing.name) {
+            ids.retain(|id| *id != model);
+            if ids.is_empty() {
+                self.names.remove(&listing.name);
             }
         }
     }
@@ -426,28 +501,29 @@ impl Pages {
         }
     }
 
-    fn remember(&mut self, model: ModelId, manifest: Manifest, now: u64) {
-        if self.models.contains_key(&model) {
+    fn remember(&mut self, model: ModelId, manifest: Arc<Manifest>, now: u64) {
+        if let Some(listing) = self.models.get(&model) {
+            let weight = listing.weight;
+            if let Some(last) = self.budget.resell(model) {
+                let load = Load {
+                    of_provider: weight,
+                    in_all: 0,
+                };
+                self.budget.sub(last, load);
+            }
             return;
         }
-        if self.models.len() >= MAX_MODELS {
-            let (shelves, names) = (&self.shelves, &mut self.names);
-            self.models.retain(|model, _| shelves.contains_key(model));
-            let models = &self.models;
-            names.retain(|_, ids| {
-                ids.retain(|id| models.contains_key(id));
-                !ids.is_empty()
-            });
-        }
-        let manifest = Arc::new(manifest);
         let listing = Listing {
             name: manifest.listing(),
             weights: weights(&manifest),
+            encoded: manifest.canonical().len(),
+            weight: budget::weight(&manifest),
             manifest,
             model,
             first_seen: now,
         };
         self.names.entry(listing.name.clone()).or_default().push(model);
+        self.budget.count(listing.weight);
         self.models.insert(model, listing);
     }
 }
@@ -456,8 +532,13 @@ fn announced(seller: &Seller, listing: &Listing) -> Announcement {
     Announcement {
         offer: seller.offer.clone(),
         signature: seller.signature,
-        manifest: Manifest::clone(&listing.manifest),
+        manifest: Arc::clone(&listing.manifest),
     }
+}
+
+/// Bytes of an announcement without its manifest in a message.
+fn encoded(offer: &Offer) -> usize {
+    size_of::<Signature>() + postcard::to_stdvec(offer).map_or(usize::MAX, |bytes| bytes.len())
 }
 
 /// What tells weights apart: the hashes and sizes of a model's files, whatever they are called.

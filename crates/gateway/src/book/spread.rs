@@ -35,7 +35,7 @@ const FAN_OUT: usize = 8;
 const MAX_CALLS: usize = 64;
 
 /// Most bytes of one call; a frame takes a few times as many.
-const MAX_BYTES: usize = 1 << 20;
+pub(super) const MAX_BYTES: usize = 1 << 20;
 
 /// Offers whose last telling is remembered.
 const MAX_TOLD: usize = 131_072;
@@ -112,7 +112,7 @@ pub(crate) async fn spread(desk: Arc<Desk>, stop: CancellationToken) {
 }
 
 /// Cuts a list so that each part fits a frame.
-pub(super) fn parts(list: impl IntoIterator<Item = Announcement>) -> Vec<Vec<Announcement>> {
+fn parts(list: impl IntoIterator<Item = Announcement>) -> Vec<Vec<Announcement>> {
     let mut parts: Vec<Vec<Announcement>> = Vec::new();
     let mut bytes = 0;
     for announcement in list {
@@ -171,7 +171,7 @@ mod tests {
         let parts_of = |list: Vec<Announcement>| parts(list).iter().map(Vec::len).collect::<Vec<_>>();
         assert_eq!(parts_of(vec![small.clone(); 300]), [256, 44]);
         let mut large = small;
-        large.manifest.description = "x".repeat(MAX_BYTES / 3);
+        Arc::make_mut(&mut large.manifest).description = "x".repeat(MAX_BYTES / 3);
         assert_eq!(parts_of(vec![large; 5]), [2, 2, 1]);
     }
 }

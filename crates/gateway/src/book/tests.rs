@@ -2,7 +2,8 @@
 
 use rialto_protocol::{
     Digest, Price, Region, SigningKey,
-    manifest::{Artifact, Format, TaskKind},
+    job::Datatype,
+    manifest::{Artifact, Format, TaskKind, TensorSpec},
     offer::Offer,
 };
 
@@ -109,7 +110,7 @@ fn a_forged_or_stale_offer_is_refused() {
         Err(NoteError::Offer(OfferError::Expired))
     ));
     let mut swapped = offer(1, 5, &model, 1);
-    swapped.manifest.quantisation = "Q4_0".into();
+    Arc::make_mut(&mut swapped.manifest).quantisation = "Q4_0".into();
     assert!(matches!(book.note(swapped, PEER, 1_000), Err(NoteError::Offer(_))));
     assert!(book.is_empty());
 }
@@ -175,4 +176,127 @@ fn a_void_offer_is_forgotten_and_the_one_that_took_its_place_is_not() {
     assert_eq!(book.len(), 1);
     assert!(book.forget(&new.offer));
     assert!(book.is_empty());
+}
+
+/// A manifest of about so many bytes.
+fn large(tag: &str, bytes: usize) -> Manifest {
+    let tensor = TensorSpec {
+        name: "n".repeat(256),
+        datatype: Datatype::Fp32,
+        shape: Vec::new(),
+    };
+    let tensors = vec![tensor; bytes / 256];
+    let (inputs, outputs) = tensors.split_at(tensors.len().min(64));
+    Manifest {
+        inputs: inputs.to_vec(),
+        outputs: outputs.to_vec(),
+        ..manifest(tag, 1)
+    }
+}
+
+#[test]
+fn finding_h4_a_provider_has_a_budget_of_bytes() {
+    let book = Book::default();
+    let note = |tag: &str, now| {
+        let mut offered = offer(1, 5, &large(tag, 30 << 10), 1).offer;
+        offered.expires_at = now + 1;
+        let key = SigningKey::from_bytes(&[1; 32]).unwrap();
+        book.note(offered.announce(&key, large(tag, 30 << 10)), PEER, now)
+    };
+    let full = (0..64).find(|number| note(&format!("v{number}"), 1_000) == Err(NoteError::Full));
+    assert!(full.is_some_and(|full| full > 16), "{full:?} of 30 KiB each");
+    // Others have their own.
+    book.note(offer(2, 5, &large("other", 30 << 10), 1), PEER, 1_000)
+        .unwrap();
+    // As often as it comes with others: what it sold before is forgotten for it.
+    for round in 0..20 {
+        for number in 0..16 {
+            note(&format!("r{round}-{number}"), 1_001 + round).unwrap();
+        }
+    }
+    let (models, total) = {
+        let pages = book.read();
+        assert_eq!(pages.models.len(), pages.names.len());
+        (pages.models.len(), pages.budget.total())
+    };
+    assert!(models < 40, "{models} models are remembered");
+    assert!(total < 2 * budget::MAX_OF_PROVIDER, "{total} bytes");
+    assert!(book.resolve("rialto/example:other").is_some());
+}
+
+#[test]
+fn finding_h4_a_model_of_ours_is_remembered_for_longer_than_others() {
+    let book = Book::default();
+    let note = |tag: &str, now| {
+        let mut offered = offer(1, 5, &manifest(tag, 1), 1).offer;
+        offered.expires_at = now + 1;
+        let (key, model) = (SigningKey::from_bytes(&[1; 32]).unwrap(), offered.model);
+        book.note(offered.announce(&key, manifest(tag, 1)), PEER, now).unwrap();
+        book.expire(now);
+        model
+    };
+    let ours = note("ours", 1_000);
+    book.set_ours([ours].into());
+    for number in 0..200 {
+        note(&format!("v{number}"), 1_001 + number);
+    }
+    assert!(book.resolve("rialto/example:ours").is_some());
+    assert!(book.resolve("rialto/example:v0").is_none());
+    assert!(book.resolve("rialto/example:v198").is_some());
+    assert!(book.read().models.len() <= 66);
+}
+
+#[test]
+fn finding_h4_what_a_book_counts_is_what_it_has() {
+    let book = Book::default();
+    for round in 1..4u64 {
+        for provider in 1..6 {
+            for tag in ["a", "b", "c"] {
+                let announcement = offer(provider, 5, &manifest(tag, 1), round);
+                book.note(announcement.clone(), PEER, 1_000).unwrap();
+                if provider == 3 {
+                    book.forget(&announcement.offer);
+                }
+            }
+        }
+    }
+    let count = || {
+        let pages = book.read();
+        let sellers = pages.shelves.values().flat_map(|shelf| shelf.live(0));
+        let offers: usize = sellers.map(|seller| budget::weight_of(&seller.offer)).sum();
+        let models: usize = pages.models.values().map(|listing| listing.weight).sum();
+        (pages.budget.total(), offers + models)
+    };
+    let (counted, there) = count();
+    assert_eq!(counted, there);
+    book.expire(1_060);
+    let (counted, there) = count();
+    assert_eq!(counted, there);
+    assert_eq!(book.read().models.len(), 3, "known, though nobody sells them");
+}
+
+#[test]
+fn finding_h4_a_book_is_told_up_to_a_frame_and_nothing_is_copied_for_it() {
+    let book = Book::default();
+    for provider in 1..200 {
+        book.note(offer(provider, 5, &large("v1", 30 << 10), 1), PEER, 1_000)
+            .unwrap();
+    }
+    let told = book.all(1_000, 256, 1 << 20);
+    let size: usize = told.iter().map(|one| postcard::to_stdvec(one).unwrap().len()).sum();
+    assert!((1 << 19..=1 << 20).contains(&size), "{size} bytes");
+    assert!(told.iter().all(|one| Arc::ptr_eq(&one.manifest, &told[0].manifest)));
+    assert_eq!(book.all(1_000, 7, 1 << 20).len(), 7);
+    let small = Book::default();
+    for tag in ["a", "b", "c"] {
+        small.note(offer(1, 5, &manifest(tag, 1), 1), PEER, 1_000).unwrap();
+    }
+    for _ in 0..20 {
+        let models: HashSet<ModelId> = small
+            .all(1_000, 256, 1 << 20)
+            .iter()
+            .map(|one| one.offer.model)
+            .collect();
+        assert_eq!(models.len(), 3, "wherever it begins");
+    }
 }

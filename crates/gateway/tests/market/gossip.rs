@@ -265,7 +265,7 @@ async fn what_is_forged_unstaked_stale_or_too_much_is_not_passed_on() {
         forged
     };
     let mut of_another_model = offer(HONEST, u64::MAX);
-    of_another_model.manifest.context_length = 1;
+    Arc::make_mut(&mut of_another_model.manifest).context_length = 1;
     for lie in [forged, of_another_model] {
         let liar = node(5).await;
         assert_eq!(announce(&liar, gateway, vec![lie; 256]).await, 0);

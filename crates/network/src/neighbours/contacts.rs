@@ -6,17 +6,17 @@ use std::{
 };
 
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
-use rialto_protocol::{NodeKey, offer::MAX_RELAY, ticket::Peer};
+use rialto_protocol::{
+    NodeKey,
+    offer::MAX_RELAY,
+    ticket::{MAX_ADDRESS, MAX_ADDRESSES, Peer},
+};
 
 /// Contacts that are kept.
 const KEPT: usize = 512;
 
 /// Neighbours at most: those that this node looked for, and those that came to it.
 const MAX_NEIGHBOURS: usize = 48;
-
-/// Most addresses of a contact, and most bytes of one.
-const MAX_ADDRESSES: usize = 16;
-const MAX_ADDRESS: usize = 64;
 
 /// Time between two greetings of a neighbour, and between two of a node that keeps no book.
 const AGAIN: Duration = Duration::from_secs(30);

@@ -15,7 +15,7 @@ pub use buyer::{BillError, BuyerAccount, Exhausted, Observed};
 pub use seller::{SellerAccount, Settlement, VoucherError};
 use serde::{Deserialize, Serialize};
 
-use crate::{ReceiptsHead, RequestId, Usage};
+use crate::{ReceiptsHead, RequestId, Usage, bounded};
 
 /// What the buyer knows of a channel's receipts, sent with each request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,7 @@ pub struct Statement {
     /// The head after them.
     pub head: ReceiptsHead,
     /// Requests that ended without a receipt, and what had arrived.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_INTERRUPTIONS>")]
     pub interrupted: Vec<Interruption>,
 }
 

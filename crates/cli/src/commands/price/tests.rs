@@ -109,7 +109,7 @@ fn live_offers_of_the_same_model_decide_above_cost() {
     let terms = Terms::new(&settings(&folder, ""), None, None).unwrap();
     let model = Found::read(Path::new(MANIFEST)).unwrap();
     let mut other = offer(1, 1);
-    other.manifest.tag = "other".into();
+    std::sync::Arc::make_mut(&mut other.manifest).tag = "other".into();
     let book = [offer(900, 4_000), offer(1_000, 5_000), other];
     let offers = of_model(&book, &model);
     assert_eq!(offers.len(), 2);
