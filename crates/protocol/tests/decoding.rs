@@ -524,6 +524,7 @@ fn finding_h1_no_field_of_a_message_is_without_a_bound() {
         include_str!("../src/ticket.rs"),
         include_str!("../src/manifest.rs"),
         include_str!("../src/job.rs"),
+        include_str!("../src/job/tensor.rs"),
         include_str!("../src/output.rs"),
         include_str!("../src/tender.rs"),
         include_str!("../src/order.rs"),
