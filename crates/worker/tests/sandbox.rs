@@ -166,7 +166,12 @@ async fn a_worker_is_born_without_secrets() {
         .filter(|entry| !entry.is_empty())
         .map(|entry| String::from_utf8_lossy(entry).split('=').next().unwrap().to_owned())
         .collect();
-    let known = ["MALLOC_ARENA_MAX", "ORT_DISABLE_TELEMETRY", "RUST_LOG", "LD_LIBRARY_PATH"];
+    let known = [
+        "MALLOC_ARENA_MAX",
+        "ORT_DISABLE_TELEMETRY",
+        "RUST_LOG",
+        "LD_LIBRARY_PATH",
+    ];
     assert!(names.iter().all(|name| known.contains(&name.as_str())), "{names:?}");
     for open in fs::read_dir(format!("/proc/{process}/fd")).unwrap() {
         let target = fs::read_link(open.unwrap().path()).unwrap();
