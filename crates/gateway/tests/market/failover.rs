@@ -53,6 +53,16 @@ fn check_bill(events: &[Value], after: u64) {
 }
 
 #[tokio::test]
+async fn an_answer_that_ends_before_its_voucher_arrives_is_whole() {
+    let world = World::new(&[Manner::AsksInVain]).await;
+    for asked in 1..=5 {
+        let (status, answer) = world.chat(json!({})).await;
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(world.balance().await, (asked * cost(10, 10), 0));
+    }
+}
+
+#[tokio::test]
 async fn another_seller_is_asked_before_the_first_output() {
     let world = World::new(&[Manner::DiesAfter(0), Manner::Honest]).await;
     for _ in 0..3 {

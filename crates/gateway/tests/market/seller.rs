@@ -68,6 +68,8 @@ pub(crate) enum Manner {
     Slow(u64),
     /// Waits before this token until it is let on.
     WaitsAt(u64),
+    /// Asks for money when it has all its answer, and ends without reading what it gets.
+    AsksInVain,
 }
 
 pub(crate) struct Seller {
@@ -288,6 +290,14 @@ impl Seller {
         };
         if manner == Manner::DiesAfter(output) {
             return None;
+        }
+        if manner == Manner::AsksInVain {
+            drop(receiver);
+            let wanted = SellerFrame::VoucherWanted {
+                output_units: output,
+                cumulative: MicroDollars::ZERO,
+            };
+            sender.send(&wanted).await.ok()?;
         }
         let billed = output + u64::from(manner == Manner::Inflates);
         let usage = Usage {
